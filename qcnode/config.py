@@ -1,0 +1,263 @@
+"""One TOML file → Settings. Without a file the defaults work."""
+
+from __future__ import annotations
+
+import difflib
+import os
+import re
+import tomllib
+from ipaddress import IPv4Network, IPv6Network
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
+
+from qcnode.artifacts import Artifact
+from qcnode.errors import ConfigError
+from qcnode.verdict import DEFAULT_POLICY, Decision, Policy, Rule
+
+
+def _ae_title(value: str) -> str:
+    """An AE value (PS3.5 Section 6.2): 1 to 16 printable ASCII characters, no backslash, not only spaces."""
+    value = value.strip()
+    if not re.fullmatch(r"[ -\[\]-~]{1,16}", value):
+        raise ValueError("an AE title is 1 to 16 printable ASCII characters without a backslash")
+    return value
+
+
+AETitle = Annotated[str, AfterValidator(_ae_title)]
+Port = Annotated[int, Field(ge=0, le=65535)]
+DocumentKind = Literal["report", "flag", "capture"]
+Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]{1,40}$")]
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+
+
+class Dicom(_Section):
+    """The listener."""
+
+    ae_title: AETitle = "QCNODE"
+    """The node's own AE title."""
+    host: str = "0.0.0.0"  # noqa: S104 - a listener for scanners on the network
+    """The address to listen on."""
+    port: Port = 11112
+    """The port to listen on; 0 takes a free one."""
+    require_called_ae_title: bool = False
+    """Reject an association that calls another AE title than ours."""
+    calling_ae_titles: tuple[AETitle, ...] = ()
+    """Accept associations from these AE titles only; empty: from any."""
+    peer_networks: tuple[IPv4Network | IPv6Network, ...] = ()
+    """Accept associations from these networks only, such as "10.1.0.0/16"; empty: from any."""
+    maximum_associations: int = Field(default=64, ge=1)
+    """How many associations may be open at once."""
+    maximum_pdu_bytes: int = Field(default=131072, ge=4096)
+    """The largest PDU that we offer to receive."""
+    network_timeout_seconds: float = Field(default=60.0, gt=0)
+    """An association that is silent for this long is closed; what arrived is kept."""
+
+
+class StateFolder(_Section):
+    """Where everything is kept."""
+
+    folder: Path = Path("./qcnode-data")
+    """Spool, documents and the ledger live here."""
+    ledger_url: str | None = None
+    """SQLAlchemy URL of the ledger; without it, SQLite in the folder."""
+    retention_days: float = Field(default=30.0, ge=0)
+    """The spool keeps the images of a finished series for this long after its documents were delivered."""
+
+
+class Web(_Section):
+    """The page."""
+
+    host: str = "127.0.0.1"
+    """The address to listen on; the page has no accounts, so it stays on loopback."""
+    port: Port = 8080
+    """The port to listen on; 0 takes a free one."""
+
+
+class Completeness(_Section):
+    """When a series is taken to be complete."""
+
+    grace_seconds: float = Field(default=2.0, ge=0)
+    """For a gap-free classic stack whose association was released."""
+    quiet_seconds: float = Field(default=30.0, ge=0)
+    """For anything else: this long without a new instance."""
+
+
+class ContrastRule(_Section):
+    """Names a contrast by timing: the first rule whose limits all hold wins. Times in milliseconds."""
+
+    contrast: Literal["T1w", "T2w", "FLAIR", "PDw"]
+    """The contrast that the rule names."""
+    minimum_echo_time_ms: float | None = None
+    """EchoTime at least this."""
+    maximum_echo_time_ms: float | None = None
+    """EchoTime below this."""
+    minimum_repetition_time_ms: float | None = None
+    """RepetitionTime at least this."""
+    maximum_repetition_time_ms: float | None = None
+    """RepetitionTime below this."""
+    minimum_inversion_time_ms: float | None = None
+    """InversionTime at least this; a series without one does not match."""
+    maximum_inversion_time_ms: float | None = None
+    """InversionTime below this; a series without one does not match."""
+
+
+# Swoop timings as 344 sidecars of OpenNeuro ds006557 and a real header give them: T2 2000/161-209 ms, T1 880-1500/5-7 ms
+# with inversion, FLAIR 4000/166-194 ms with an inversion of 1400 ms.
+_TIMING_RULES = (
+    ContrastRule(contrast="FLAIR", minimum_inversion_time_ms=1100, minimum_echo_time_ms=60),
+    ContrastRule(contrast="T1w", maximum_echo_time_ms=40, maximum_repetition_time_ms=3000),
+    ContrastRule(contrast="T2w", minimum_echo_time_ms=60, minimum_repetition_time_ms=1500),
+)
+_DESCRIPTION_RULES = {
+    "FLAIR": r"flair|dark.?fluid",
+    "T2w": r"(?<![a-z0-9])t2(?!\d|.?\*|.?star)",
+    "T1w": r"(?<![a-z0-9])t1(?!\d)|mp.?rage",
+}
+
+
+class Eligibility(_Section):
+    """Which series are for assessment, beyond being original MR images."""
+
+    minimum_slices: int = Field(default=12, ge=4)
+    """An MR stack with fewer slices is not assessable."""
+    timing: tuple[ContrastRule, ...] = _TIMING_RULES
+    """How EchoTime, RepetitionTime and InversionTime tell the contrast, where AcquisitionContrast does not."""
+    description: dict[Literal["T1w", "T2w", "FLAIR", "PDw"], str] = _DESCRIPTION_RULES
+    """Regular expressions, case ignored, on SeriesDescription and ProtocolName, where the timing does not tell."""
+    assess_unknown_contrast: bool = False
+    """Assess a series whose contrast nothing tells, instead of excluding it."""
+
+
+class Assessing(_Section):
+    """How series are graded."""
+
+    weights: Path | None = None
+    """The folder of an ensemble (manifest.json and its members); without it, the shipped one."""
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    """Where the networks run; auto takes CUDA where there is one."""
+    threads: int | None = Field(default=None, ge=1)
+    """CPU threads of the grading process; without it, one for each core."""
+
+
+class Destination(_Section):
+    """An archive or console that receives the documents by C-STORE."""
+
+    name: Name
+    """What the ledger and the log call it."""
+    ae_title: AETitle
+    """Its AE title."""
+    host: str
+    """Its address."""
+    port: Annotated[int, Field(ge=1, le=65535)]
+    """Its port."""
+    send: tuple[DocumentKind, ...] = ("report", "flag", "capture")
+    """Which documents it gets."""
+    from_ae: tuple[AETitle, ...] = ()
+    """Only documents of series that these AE titles sent us (so a scanner gets back what it sent); empty: of all."""
+
+
+class Alert(_Section):
+    """A message to people, by an Apprise URL; it carries no patient data."""
+
+    url: str
+    """Where it goes: a webhook, a mail server, a chat; see Apprise's list of URLs."""
+    name: Name | None = None
+    """What the ledger and the log call it (the URL may hold a secret); alert-1, alert-2, … without it."""
+    on: tuple[Decision, ...] = (Decision.RESCAN,)
+    """The verdicts that send it."""
+
+
+class Settings(_Section):
+    """The whole configuration."""
+
+    dicom: Dicom = Dicom()
+    """The listener."""
+    state: StateFolder = StateFolder()
+    """Where everything is kept."""
+    web: Web = Web()
+    """The page."""
+    completeness: Completeness = Completeness()
+    """When a series is taken to be complete."""
+    eligibility: Eligibility = Eligibility()
+    """Which series are for assessment."""
+    assessing: Assessing = Assessing()
+    """How series are graded."""
+    policy: dict[Artifact, Rule] = Field(default_factory=lambda: dict(DEFAULT_POLICY))
+    """Per artifact, the condition for `review` and for `rescan`; what is not named keeps the default."""
+    destinations: tuple[Destination, ...] = ()
+    """Where documents go."""
+    alerts: tuple[Alert, ...] = ()
+    """Who is told."""
+
+    def full_policy(self) -> Policy:
+        """The policy with the default rule for each artifact that the file does not name."""
+        return {**DEFAULT_POLICY, **self.policy}
+
+    def alert_names(self) -> dict[str, Alert]:
+        """The alerts by the name that the ledger uses."""
+        return {alert.name or f"alert-{i}": alert for i, alert in enumerate(self.alerts, 1)}
+
+
+def parse(text: str, source: str) -> Settings:
+    """Settings from TOML text; ConfigError, naming `source` and the key, for anything that is not right."""
+    try:
+        settings = Settings.model_validate(tomllib.loads(text))
+    except tomllib.TOMLDecodeError as error:
+        raise ConfigError(f"{source} is not valid TOML: {error}; mend that line.") from error
+    except ValidationError as error:
+        raise ConfigError(f"{source}: {_first_fault(error)}") from error
+    names = [d.name for d in settings.destinations] + list(settings.alert_names())
+    if twice := sorted({name for name in names if names.count(name) > 1}):
+        raise ConfigError(f"{source}: the name {twice[0]!r} stands for two destinations or alerts; rename one.")
+    if len(settings.alert_names()) < len(settings.alerts):
+        raise ConfigError(f"{source}: two alerts have the same name; rename one.")
+    return settings
+
+
+def load(path: Path | None = None) -> Settings:
+    """Settings from `path`, else from the file that QCNODE_CONFIG names, else the defaults."""
+    if path is None:
+        named = os.environ.get("QCNODE_CONFIG")
+        if not named:
+            return Settings()
+        path = Path(named)
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"The configuration {path} cannot be read; check its path and its rights.") from error
+    return parse(text, str(path))
+
+
+def _first_fault(error: ValidationError) -> str:
+    fault = error.errors()[0]
+    where = ".".join(str(part) for part in fault["loc"])
+    if fault["type"] not in ("extra_forbidden", "unexpected_keyword_argument"):
+        return f"{where}: {fault['msg']}."
+    known = _keys_beside(fault["loc"])
+    near = difflib.get_close_matches(str(fault["loc"][-1]), known, n=1, cutoff=0.0)
+    return f"unknown key {where!r}; the nearest known key is {near[0]!r}."
+
+
+def _keys_beside(location: tuple[int | str, ...]) -> list[str]:
+    """The keys that are known where the unknown one stands."""
+    model: Any = Settings
+    for part in location[:-1]:
+        if isinstance(part, int) or not hasattr(model, "model_fields"):
+            continue
+        field = model.model_fields.get(part)
+        if field is None:
+            continue
+        arguments = getattr(field.annotation, "__args__", ())
+        model = next(
+            (kind for kind in (field.annotation, *arguments) if isinstance(kind, type) and issubclass(kind, BaseModel)),
+            Rule if part == "policy" else model,
+        )
+    if model is Rule:
+        depth = len(location) - location.index("policy")
+        return {2: list(Artifact), 3: ["review", "rescan"]}.get(depth, ["severity", "probability"])
+    return list(model.model_fields)

@@ -1,0 +1,1 @@
+"""Documents and alerts on their way to where they are due."""

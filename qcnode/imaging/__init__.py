@@ -1,0 +1,1 @@
+"""Instances → volume → network input; and the way back to a picture."""

@@ -1,0 +1,1 @@
+"""Association → instance → series: receiving without losing."""

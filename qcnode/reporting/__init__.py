@@ -1,0 +1,1 @@
+"""What the node says: structured report, recall flag, secondary capture."""

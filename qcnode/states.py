@@ -1,0 +1,38 @@
+"""The states of a series and of a delivery, and the moves between them."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+
+
+class State(StrEnum):
+    """Where a series stands; a gerund means somebody is at work."""
+
+    RECEIVING = "receiving"  # instances may still arrive
+    READY = "ready"  # complete, or quiet long enough; may be claimed
+    ASSESSING = "assessing"  # claimed; recover() returns it to READY
+    ASSESSED = "assessed"  # scores, verdict, documents and deliveries were stored together
+    EXCLUDED = "excluded"  # not for assessment, with the reason
+    FAILED = "failed"  # a permanent error, or its attempts are used up
+
+
+# A late instance moves any state back to RECEIVING and raises the revision.
+TRANSITIONS: dict[State, frozenset[State]] = {
+    State.RECEIVING: frozenset({State.RECEIVING, State.READY}),
+    State.READY: frozenset({State.RECEIVING, State.ASSESSING}),
+    State.ASSESSING: frozenset({State.RECEIVING, State.READY, State.ASSESSED, State.EXCLUDED, State.FAILED}),
+    State.ASSESSED: frozenset({State.RECEIVING, State.READY}),
+    State.EXCLUDED: frozenset({State.RECEIVING, State.READY}),
+    State.FAILED: frozenset({State.RECEIVING, State.READY}),
+}
+
+
+class DeliveryState(StrEnum):
+    """Where one document's way to one destination stands."""
+
+    PENDING = "pending"  # due at its due_at; a failure moves due_at on
+    SENT = "sent"  # the destination accepted it
+    DEAD = "dead"  # its attempts are used up, or the destination refuses it for good; `qcnode retry` revives it
+
+
+MAX_ATTEMPTS = 3  # of one revision's assessment, before the series is FAILED

@@ -1,0 +1,1 @@
+"""python -m train: the BRIQA method, from labelled scans to an ensemble."""
