@@ -1,0 +1,104 @@
+"""Files and folders → scans, each graded without a node."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pydicom import dcmread
+from pydicom.errors import InvalidDicomError
+
+from qcnode.assess import Grader, assess, assess_volume
+from qcnode.errors import ConfigError, NotAssessable
+from qcnode.verdict import Assessment, not_assessable
+
+NIFTI = (".nii", ".nii.gz")
+
+
+@dataclass(frozen=True)
+class Scan:
+    """One thing to grade: the files of one series, or one NIfTI file."""
+
+    path: Path  # the file, or the folder that its files share
+    files: tuple[Path, ...]
+
+    @property
+    def is_nifti(self) -> bool:
+        """Whether it is a NIfTI file instead of DICOM."""
+        return self.path.name.endswith(NIFTI)
+
+
+def find_scans(paths: Sequence[Path]) -> list[Scan]:
+    """The scans in these files and folders: NIfTI files, and DICOM files by SeriesInstanceUID; other files are passed over.
+
+    Raises ConfigError for a path that does not exist, and for one that is named itself and is neither.
+    """
+    nifti: list[Path] = []
+    series: dict[str, list[Path]] = {}
+    for path in paths:
+        if not path.exists():
+            raise ConfigError(f"{path} does not exist; give a DICOM file, a folder of them, or a NIfTI file.")
+        found_before = len(nifti) + sum(map(len, series.values()))
+        for file in _files(path):
+            if file.name.endswith(NIFTI):
+                nifti.append(file)
+            elif (uid := _series_uid(file)) is not None:
+                series.setdefault(uid, []).append(file)
+        if len(nifti) + sum(map(len, series.values())) == found_before:
+            raise ConfigError(
+                f"{path} holds neither DICOM nor NIfTI; give a DICOM file, a folder of them, or a NIfTI file."
+            )
+    scans = [Scan(path, (path,)) for path in nifti]
+    for files in series.values():
+        shared = files[0] if len(files) == 1 else Path(os.path.commonpath(files))
+        scans.append(Scan(shared, tuple(files)))
+    return sorted(scans, key=lambda scan: scan.files[0])
+
+
+def grade(scan: Scan, ensemble: Grader) -> Assessment:
+    """The assessment of one scan under the default policy."""
+    if not scan.is_nifti:
+        return assess([file.read_bytes() for file in scan.files], ensemble)
+    from qcnode.imaging.volume import volume_from_nifti
+
+    try:
+        volume = volume_from_nifti(scan.path)
+    except NotAssessable as error:
+        return Assessment(not_assessable(str(error)), ensemble=ensemble.id)
+    return assess_volume(volume, ensemble)
+
+
+def result(path: Path, assessment: Assessment) -> dict[str, Any]:
+    """One entry of the list that `qcnode score --json` prints; a stable interface."""
+    return {
+        "path": str(path),
+        "series_uid": assessment.series_uid,
+        "plane": assessment.plane.value if assessment.plane else None,
+        "verdict": assessment.verdict.decision.value,
+        "reasons": list(assessment.verdict.reasons),
+        "artifacts": {
+            artifact.value: {
+                "severity": int(grade.severity),
+                "probabilities": [round(p, 4) for p in grade.probabilities],
+            }
+            for artifact, grade in assessment.grades.items()
+        },
+        "ensemble": assessment.ensemble,
+        "seconds": dict(assessment.seconds),
+    }
+
+
+def _files(path: Path) -> Iterator[Path]:
+    return iter([path]) if path.is_file() else (file for file in sorted(path.rglob("*")) if file.is_file())
+
+
+def _series_uid(path: Path) -> str | None:
+    """The series of a DICOM file; a file that says it is DICOM but names none is a series of its own."""
+    try:
+        header = dcmread(path, stop_before_pixels=True, specific_tags=["SeriesInstanceUID"])
+    except (InvalidDicomError, EOFError, ValueError, OSError):
+        return None
+    return str(header.get("SeriesInstanceUID") or path)

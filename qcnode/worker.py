@@ -1,0 +1,66 @@
+"""One job of the grading process: bytes in, assessment and documents out. Nothing is shared with the node's process."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from qcnode.artifacts import Artifact
+from qcnode.assess import assess
+from qcnode.config import Assessing, Eligibility
+from qcnode.reporting.documents import Document, documents
+from qcnode.verdict import Assessment, Rule
+
+if TYPE_CHECKING:
+    from qcnode.ensemble.runtime import Ensemble
+
+
+@dataclass(frozen=True)
+class Job:
+    """One revision of one series, with all that its assessment depends on.
+
+    `at` dates the documents: it belongs to the revision, not to the attempt, so a second attempt builds the same bytes.
+    """
+
+    instances: tuple[bytes, ...]
+    revision: int
+    at: datetime
+    predecessor_uid: str | None
+    policy: Mapping[Artifact, Rule]
+    eligibility: Eligibility
+    assessing: Assessing
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What the job gives back; an excluded series has no documents."""
+
+    assessment: Assessment
+    documents: tuple[Document, ...]
+
+
+@cache
+def _ensemble(weights: Path | None, device: str, threads: int | None) -> Ensemble:
+    from qcnode.ensemble.runtime import Ensemble  # torch loads in the grading process, never in the node's
+
+    return Ensemble.load(weights, device, threads)
+
+
+def warm_up(assessing: Assessing) -> str:
+    """Load the ensemble, so that the first series does not wait for it; returns its id."""
+    return _ensemble(assessing.weights, assessing.device, assessing.threads).id
+
+
+def work(job: Job) -> Outcome:
+    """Assess the series and build its documents."""
+
+    ensemble = _ensemble(job.assessing.weights, job.assessing.device, job.assessing.threads)
+    assessment = assess(job.instances, ensemble, job.policy, job.eligibility)
+    if assessment.excluded is not None:
+        return Outcome(assessment, ())
+    built = documents(assessment, job.instances, revision=job.revision, at=job.at, predecessor_uid=job.predecessor_uid)
+    return Outcome(assessment, built)
