@@ -12,8 +12,9 @@ from pydicom import dcmread
 from pydicom.errors import InvalidDicomError
 
 from qcnode.assess import Grader, assess, assess_volume
+from qcnode.config import Eligibility
 from qcnode.errors import ConfigError, NotAssessable
-from qcnode.verdict import Assessment, not_assessable
+from qcnode.verdict import DEFAULT_POLICY, Assessment, Policy, not_assessable
 
 NIFTI = (".nii", ".nii.gz")
 
@@ -32,7 +33,7 @@ class Scan:
 
 
 def find_scans(paths: Sequence[Path]) -> list[Scan]:
-    """The scans in these files and folders: NIfTI files, and DICOM files by SeriesInstanceUID; other files are passed over.
+    """The scans in these files and folders: NIfTI files, and DICOM files by SeriesInstanceUID; others are passed over.
 
     Raises ConfigError for a path that does not exist, and for one that is named itself and is neither.
     """
@@ -58,17 +59,19 @@ def find_scans(paths: Sequence[Path]) -> list[Scan]:
     return sorted(scans, key=lambda scan: scan.files[0])
 
 
-def grade(scan: Scan, ensemble: Grader) -> Assessment:
-    """The assessment of one scan under the default policy."""
+def grade(
+    scan: Scan, ensemble: Grader, policy: Policy = DEFAULT_POLICY, eligibility: Eligibility | None = None
+) -> Assessment:
+    """The assessment of one scan."""
     if not scan.is_nifti:
-        return assess([file.read_bytes() for file in scan.files], ensemble)
+        return assess([file.read_bytes() for file in scan.files], ensemble, policy, eligibility)
     from qcnode.imaging.volume import volume_from_nifti
 
     try:
         volume = volume_from_nifti(scan.path)
     except NotAssessable as error:
         return Assessment(not_assessable(str(error)), ensemble=ensemble.id)
-    return assess_volume(volume, ensemble)
+    return assess_volume(volume, ensemble, policy, eligibility)
 
 
 def result(path: Path, assessment: Assessment) -> dict[str, Any]:

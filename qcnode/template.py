@@ -12,6 +12,7 @@ from pydantic import BaseModel
 
 from qcnode.config import Alert, Destination, Settings
 
+_MODELS: dict[str, type[BaseModel]] = {"destinations": Destination, "alerts": Alert}
 _EXAMPLES: dict[str, dict[str, Any]] = {
     "destinations": {"name": "pacs", "ae_title": "ORTHANC", "host": "127.0.0.1", "port": 4242},
     "alerts": {"url": "json://127.0.0.1:9000/rescan"},
@@ -37,7 +38,7 @@ def commented_configuration() -> str:
         elif isinstance(default, BaseModel):
             parts.append(_section(f"[{name}]", field.description, type(default), {}))
         else:
-            model: type[BaseModel] = {"destinations": Destination, "alerts": Alert}[name]
+            model = _MODELS[name]
             parts.append(_section(f"[[{name}]]", field.description, model, _EXAMPLES[name]))
     return "\n".join(parts)
 

@@ -82,8 +82,8 @@ class Verdict:
 class Assessment:
     """All that is known of a series once it was looked at: what the documents, the ledger and the page are made from.
 
-    `grades` holds all seven artifacts, or none when the verdict is not_assessable. `excluded` says why the series is not
-    for assessment, else None. `preview` is an axial, a coronal and a sagittal section, uint8, isotropic pixels.
+    `grades` holds all seven artifacts, or none when the verdict is not_assessable. `excluded` says why the series is
+    not for assessment, else None. `preview` is an axial, a coronal and a sagittal section, uint8, isotropic pixels.
     """
 
     verdict: Verdict

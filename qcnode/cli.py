@@ -1,0 +1,271 @@
+"""The command line. Exit codes: 0 done, 1 failed, 2 configuration or usage; a traceback only with --debug."""
+
+from __future__ import annotations
+
+import json
+import logging
+import signal
+import sys
+import tempfile
+import threading
+import warnings
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeRemainingColumn
+from rich.table import Table
+from rich.text import Text
+
+from qcnode import __version__
+from qcnode.config import load
+from qcnode.console import assessment_panel, console, verdict_line
+from qcnode.errors import ConfigError, QcnodeError
+
+if TYPE_CHECKING:
+    from qcnode.checks import Finding
+    from qcnode.demo import Shown
+    from qcnode.node import Node
+
+app = typer.Typer(
+    name="qcnode",
+    help="Grades low-field brain MRI while the child is still on the table.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+ConfigOption = Annotated[
+    Path | None,
+    typer.Option("--config", "-c", help="The configuration; else QCNODE_CONFIG names it, else the defaults."),
+]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON instead of text.")]
+DONE, FAILED, USAGE = 0, 1, 2
+
+
+@app.callback()
+def _options(
+    debug: Annotated[bool, typer.Option("--debug", help="Log everything, and show tracebacks.")] = False,
+) -> None:
+    logging.basicConfig(
+        level=logging.DEBUG if debug else logging.INFO,
+        format="%(asctime)s %(levelname)s %(name)s %(message)s",
+        stream=sys.stderr,
+    )
+    for library in (
+        "pynetdicom",
+        "apscheduler",
+        "alembic",
+        "dicom2nifti",
+        "apprise",
+        "pydicom",
+        "asyncio",
+        "multipart",
+    ):
+        logging.getLogger(library).setLevel(logging.ERROR)  # at lower levels some of them print whole data sets
+
+
+@app.command()
+def demo(
+    keep: Annotated[bool, typer.Option("--keep", help="Leave the node running until Ctrl-C.")] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Run a whole node on embedded defaults: synthetic series in, verdicts, report and flag out."""
+    from qcnode import demo as show
+    from qcnode.score import result
+
+    logging.getLogger().setLevel(max(logging.WARNING, logging.getLogger().level))
+    out, told = console(), console(stderr=True)
+    folder = Path(tempfile.mkdtemp(prefix="qcnode-demo-"))
+    with show.running(folder, lambda line: told.print(f"[dim]{line}[/]")) as (node, shown):
+        if as_json:
+            print(json.dumps([result(one.spooled, one.assessment) for one in shown], indent=2))
+        else:
+            for one in shown:
+                out.print(assessment_panel(f"Sent as {one.made_as}", one.assessment, _whereabouts(one, node)))
+        if keep:
+            told.print(
+                f"The node goes on: AE {node.settings.dicom.ae_title}, port {node.listener.port}. Ctrl-C ends it."
+            )
+            _until_signalled()
+    if not as_json:
+        out.print(f"Everything of this demo is kept in {folder}", soft_wrap=True)
+
+
+@app.command()
+def serve(config: ConfigOption = None) -> None:
+    """Run the node against a site's scanners and archive, until Ctrl-C or SIGTERM."""
+    from qcnode.node import Node
+
+    settings = load(config)
+    node = Node(settings)
+    node.start()
+    out = console(stderr=True)
+    out.print(
+        f"qcnode {__version__}: AE {settings.dicom.ae_title}, DICOM port {node.listener.port}, page {node.web.url}, "
+        f"state in {settings.state.folder}"
+    )
+    try:
+        _until_signalled()
+    finally:
+        out.print("Stopping: what arrived is kept, what is unfinished goes on at the next start.")
+        node.stop()
+
+
+@app.command()
+def init(
+    path: Annotated[Path, typer.Argument(help="Where to write it.")] = Path("qcnode.toml"),
+    force: Annotated[bool, typer.Option("--force", help="Overwrite a file that is there.")] = False,
+) -> None:
+    """Write a commented configuration that shows every key with its default."""
+    from qcnode.template import commented_configuration
+
+    if path.exists() and not force:
+        raise ConfigError(f"{path} is there already; give another path, or --force to overwrite it.")
+    try:
+        path.write_text(commented_configuration(), encoding="utf-8")
+    except OSError as error:
+        raise ConfigError(f"{path} cannot be written ({error.strerror}); give another path.") from error
+    console().print(f"Wrote {path}. Run it with: qcnode serve --config {path}", soft_wrap=True)
+
+
+@app.command()
+def check(config: ConfigOption = None, as_json: JsonOption = False) -> None:
+    """Check configuration, weights, ledger, disk and destinations; exit code 0 when all is well, 1 when not."""
+    from qcnode.checks import findings
+
+    found: list[Finding] = []
+    with _progress("Checking", hidden=as_json) as progress:
+        task = progress.add_task("", total=None)
+        for finding in findings(load(config)):
+            found.append(finding)
+            progress.update(task, description=finding.subject)
+    if as_json:
+        print(json.dumps([{"subject": f.subject, "ok": f.ok, "says": f.says} for f in found], indent=2))
+    else:
+        table = Table(box=None, show_header=False, padding=(0, 2, 0, 0))
+        for f in found:
+            table.add_row(Text("✓", "green") if f.ok else Text("✕", "red"), f.subject, f.says)
+        console().print(table)
+    raise typer.Exit(DONE if all(f.ok for f in found) else FAILED)
+
+
+@app.command()
+def score(
+    paths: Annotated[list[Path], typer.Argument(help="A DICOM file, a folder of them, or NIfTI.")],
+    as_json: JsonOption = False,
+    config: ConfigOption = None,
+) -> None:
+    """Grade files or folders; no node is needed."""
+    from qcnode.score import find_scans, grade, result
+
+    settings = load(config)
+    scans = find_scans(paths)
+    from qcnode.ensemble.runtime import Ensemble
+
+    assessing = settings.assessing
+    ensemble = Ensemble.load(assessing.weights, assessing.device, assessing.threads)
+    results: list[dict[str, Any]] = []
+    with _progress("Grading", hidden=as_json or len(scans) == 1) as progress:
+        task = progress.add_task("", total=len(scans))
+        for scan in scans:
+            assessment = grade(scan, ensemble, settings.full_policy(), settings.eligibility)
+            results.append(result(scan.path, assessment))
+            if not as_json:
+                progress.console.print(assessment_panel(str(scan.path), assessment))
+            progress.advance(task)
+    if as_json:
+        print(json.dumps(results, indent=2))
+
+
+@app.command()
+def status(
+    config: ConfigOption = None,
+    as_json: JsonOption = False,
+    limit: Annotated[int, typer.Option(help="How many series to show, the latest first.", min=1)] = 20,
+) -> None:
+    """Show the latest series with their verdicts, and what is still due."""
+    from qcnode.status import snapshot
+
+    shown = snapshot(load(config), limit)
+    if as_json:
+        print(json.dumps(shown, indent=2))
+        return
+    table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim")
+    for heading in ("received (UTC)", "series", "state", "rev", "verdict", "reason"):
+        table.add_column(heading, no_wrap=heading != "reason")
+    from qcnode.verdict import Decision
+
+    for one in shown["series"]:
+        word = verdict_line(Decision(one["verdict"])) if one["verdict"] else Text("")
+        reason = " ".join(one["reasons"]) or one["reason"] or ""
+        table.add_row(
+            one["received"][5:16], "…" + one["series_uid"][-8:], one["state"], str(one["revision"]), word, reason
+        )
+    out = console()
+    out.print(table if shown["series"] else "Nothing has arrived yet.")
+    deliveries = ", ".join(f"{count} {state}" for state, count in shown["deliveries"].items()) or "none"
+    out.print(f"\nDeliveries: {deliveries}.")
+
+
+@app.command()
+def retry(
+    series_uid: Annotated[str, typer.Argument(help="The SeriesInstanceUID, as `qcnode status --json` shows it.")],
+    config: ConfigOption = None,
+) -> None:
+    """Send a failed or excluded series back to be graded, and its dead deliveries on their way again."""
+    from qcnode.status import send_back
+
+    console().print(send_back(load(config), series_uid), soft_wrap=True)
+
+
+def main() -> None:
+    """Entry point: runs the command, and turns what went wrong into one sentence and an exit code."""
+    warnings.simplefilter("ignore")  # libraries' advice to programmers is not for the people who run this
+    debug = "--debug" in sys.argv
+    try:
+        app(standalone_mode=True)
+    except ConfigError as error:
+        _say(error, debug)
+        sys.exit(USAGE)
+    except QcnodeError as error:
+        _say(error, debug)
+        sys.exit(FAILED)
+
+
+def _say(error: QcnodeError, debug: bool) -> None:
+    if debug:
+        raise error
+    console(stderr=True).print(Text(str(error), style="red"), soft_wrap=True)
+
+
+def _until_signalled() -> None:
+    """Wait for Ctrl-C or SIGTERM; both mean an orderly stop."""
+    signalled = threading.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: signalled.set())
+    signalled.wait()
+
+
+def _progress(what: str, hidden: bool) -> Progress:
+    return Progress(
+        SpinnerColumn(),
+        TextColumn(what),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(),
+        TextColumn("{task.description}"),
+        console=console(stderr=True),
+        disable=hidden,
+        transient=True,
+    )
+
+
+def _whereabouts(one: Shown, node: Node) -> Table:
+    """Where the documents of a series are, and who got them."""
+    table = Table(box=None, show_header=False, padding=(0, 2, 0, 0))
+    table.add_column(style="dim", no_wrap=True)
+    table.add_column(overflow="fold")
+    for kind, path, delivered in one.documents:
+        table.add_row(kind, f"{path}\n{delivered}" if path else delivered)
+    table.add_row("page", f"{node.web.url}series/{one.series.series_instance_uid}")
+    return table

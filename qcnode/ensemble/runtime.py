@@ -1,0 +1,92 @@
+"""The ensemble at work: a network input in, seven grades out."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from safetensors import SafetensorError
+from safetensors.torch import load as load_tensors
+from torch import Tensor
+
+from qcnode.artifacts import Artifact, Plane, Severity
+from qcnode.ensemble.calibration import probabilities
+from qcnode.ensemble.model import Member, channels_last
+from qcnode.ensemble.weights import Manifest, MemberEntry, read_manifest, shipped_folder, verified_file
+from qcnode.errors import ConfigError
+from qcnode.imaging.preprocess import INPUT_SHAPE
+from qcnode.verdict import Grade
+
+
+class Ensemble:
+    """Seven members in memory, ready to grade; made by `Ensemble.load`."""
+
+    def __init__(self, manifest: Manifest, members: dict[Artifact, Member], device: torch.device) -> None:
+        self.manifest = manifest
+        self.id = manifest.id
+        self.contrasts = manifest.contrasts
+        self.device = device
+        self._members = members
+        self._temperature = {entry.artifact: entry.temperature for entry in manifest.members}
+
+    @classmethod
+    def load(cls, folder: Path | None = None, device: str = "auto", threads: int | None = None) -> Ensemble:
+        """The members of `folder` (None: the shipped ones), each checked against its hash before a byte is used.
+
+        device: "auto" (CUDA where there is one, else CPU) or a torch device. threads: of torch on the CPU; None leaves
+        torch's own choice. Raises ConfigError that names the file and the remedy.
+        """
+        folder = folder or shipped_folder()
+        manifest = read_manifest(folder)
+        if threads is not None:
+            torch.set_num_threads(threads)
+        target = _device(device)
+        members = {entry.artifact: _member(folder, entry).to(target) for entry in manifest.members}
+        return cls(manifest, members, target)
+
+    def grade(self, network_input: NDArray[np.float32]) -> dict[Artifact, Grade]:
+        """Each artifact's severity and calibrated probabilities, for one scan of INPUT_SHAPE."""
+        images = self._batch(network_input)
+        grades = {}
+        with torch.inference_mode():
+            for artifact, member in self._members.items():
+                logits = member(images).severity[0].cpu().numpy()
+                none, moderate, severe = (float(p) for p in probabilities(logits, self._temperature[artifact]))
+                grades[artifact] = Grade(Severity(int(np.argmax(logits))), (none, moderate, severe))
+        return grades
+
+    def plane(self, network_input: NDArray[np.float32]) -> Plane:
+        """The plane that most members' second heads name; a check of the preprocessing, not of the scan."""
+        images = self._batch(network_input)
+        with torch.inference_mode():
+            votes = sum(member(images).plane[0].softmax(0).cpu() for member in self._members.values())
+        return tuple(Plane)[int(torch.as_tensor(votes).argmax())]
+
+    def _batch(self, network_input: NDArray[np.float32]) -> Tensor:
+        if network_input.shape != INPUT_SHAPE:
+            raise ValueError(f"a network input has shape {INPUT_SHAPE}, not {network_input.shape}")
+        images = torch.from_numpy(np.ascontiguousarray(network_input, np.float32))[None, None]
+        return images.to(self.device).contiguous(memory_format=torch.channels_last_3d)
+
+
+def _device(name: str) -> torch.device:
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        torch.empty(0, device=name)
+        return torch.device(name)
+    except (RuntimeError, AssertionError) as error:
+        raise ConfigError(f'This machine has no device "{name}"; set the device to "auto" or "cpu".') from error
+
+
+def _member(folder: Path, entry: MemberEntry) -> Member:
+    """The member that the entry describes, its weights widened to float32."""
+    member = Member(entry.encoder, entry.width)
+    try:
+        tensors = load_tensors(verified_file(folder, entry))
+        member.load_state_dict({name: t.float() if t.is_floating_point() else t for name, t in tensors.items()})
+    except (SafetensorError, RuntimeError) as error:
+        raise ConfigError(f"{folder / entry.file} does not fit its encoder; export the weights again.") from error
+    return channels_last(member.eval())

@@ -1,0 +1,103 @@
+"""Volume → network input: one orientation, one grid, one intensity scale, and nothing that could repair an artifact."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import ndimage
+
+from qcnode.artifacts import Plane
+from qcnode.errors import NotAssessable
+from qcnode.imaging.volume import Volume
+
+PREPROCESSING = "grid-1"  # in every manifest; a change below that moves a voxel needs a new name and new weights
+INPUT_SHAPE = (40, 144, 144)  # slice, row, column
+INTENSITY_RANGE = (0.0, 6.0)  # in means of the foreground; ventricles reach 3, a severe tone 5
+
+# What each plane's array axes point to, as (axis of RAS, sign): slices, then rows and columns as radiologists see them.
+_DIRECTIONS: dict[Plane, tuple[tuple[int, int], ...]] = {
+    Plane.AXIAL: ((2, 1), (1, -1), (0, -1)),  # up; rows to the back, columns to the patient's left
+    Plane.CORONAL: ((1, 1), (2, -1), (0, -1)),  # forward; rows down, columns to the patient's left
+    Plane.SAGITTAL: ((0, -1), (2, -1), (1, -1)),  # to the left; rows down, columns to the back
+}
+# The spacing of the scans that the members learn from is kept, since resampling smooths noise; what lies outside is
+# brought to the target.
+_SLICE_MM, _SLICE_KEPT_MM = 5.0, (3.5, 7.0)
+_PIXEL_MM, _PIXEL_KEPT_MM = 1.6, (1.4, 1.8)
+_BRIGHTEST_SHARE = 0.98  # above this quantile an outlier, such as a zipper's line, would move the threshold
+
+
+def network_input(volume: Volume) -> NDArray[np.float32]:
+    """The volume as every member sees it: INPUT_SHAPE, in means of the foreground, clipped to INTENSITY_RANGE.
+
+    Neither the order in which the axes were stored nor the scanner's intensity scale changes the result. Cropping and
+    padding are about the centre of the field of view, so that an off-centre head stays off centre.
+    Raises NotAssessable for voxels that are not finite, or all alike.
+    """
+    if not np.isfinite(volume.array).all():
+        raise NotAssessable("The volume holds voxels that are not numbers; send the series again from the scanner.")
+    if volume.array.size == 0 or volume.array.max() <= max(0.0, float(volume.array.min())):
+        raise NotAssessable("Every voxel of the volume has the same value; check the coil, then repeat the scan.")
+    array = _on_grid(*_oriented(volume))
+    low, high = INTENSITY_RANGE
+    scaled: NDArray[np.float32] = np.clip(_centred(array) / np.float32(_foreground_mean(array)), low, high)
+    return scaled
+
+
+def _oriented(volume: Volume) -> tuple[NDArray[np.float32], tuple[float, float, float]]:
+    """The array with its axes along its plane's _DIRECTIONS, and its spacing (slice, row, column) in mm."""
+    directions = _DIRECTIONS[volume.plane]
+    unit = volume.affine[:3, :3] / np.linalg.norm(volume.affine[:3, :3], axis=0)
+    array, (slice_mm, row_mm, column_mm) = volume.array, volume.spacing_mm
+    row_axis, column_axis = directions[1][0], directions[2][0]
+    straight = abs(unit[row_axis, 1]) + abs(unit[column_axis, 2])
+    if abs(unit[row_axis, 2]) + abs(unit[column_axis, 1]) > straight:
+        array, unit = array.transpose(0, 2, 1), unit[:, [0, 2, 1]]
+        row_mm, column_mm = column_mm, row_mm
+    backwards = [axis for axis, (ras, sign) in enumerate(directions) if unit[ras, axis] * sign < 0]
+    return np.flip(array, tuple(backwards)), (slice_mm, row_mm, column_mm)
+
+
+def _on_grid(array: NDArray[np.float32], spacing_mm: tuple[float, float, float]) -> NDArray[np.float32]:
+    """The array resampled along axes whose spacing is outside what is kept; smoothed first where that shrinks it."""
+    in_plane_kept = all(_PIXEL_KEPT_MM[0] <= mm <= _PIXEL_KEPT_MM[1] for mm in spacing_mm[1:])
+    slices_kept = _SLICE_KEPT_MM[0] <= spacing_mm[0] <= _SLICE_KEPT_MM[1]
+    target_mm = (
+        spacing_mm[0] if slices_kept else _SLICE_MM,
+        *(spacing_mm[1:] if in_plane_kept else (_PIXEL_MM, _PIXEL_MM)),
+    )
+    zoom = [have / want for have, want in zip(spacing_mm, target_mm, strict=True)]
+    if zoom == [1.0, 1.0, 1.0]:
+        return array
+    sigma = [0.4 * (1 / z - 1) if z < 1 else 0.0 for z in zoom]  # in voxels; a new voxel averages about 1/z old ones
+    smooth = ndimage.gaussian_filter(array.astype(np.float32), sigma, mode="nearest")
+    # Voxels are boxes that fill the field of view: grid_mode keeps its borders, and with them the centre.
+    resampled: NDArray[np.float32] = ndimage.zoom(smooth, zoom, order=1, mode="nearest", grid_mode=True)
+    return resampled
+
+
+def _centred(array: NDArray[np.float32]) -> NDArray[np.float32]:
+    """The array cropped and padded with zeros to INPUT_SHAPE, evenly on both sides of each axis."""
+    out = np.zeros(INPUT_SHAPE, np.float32)
+    source, target = [], []
+    for have, want in zip(array.shape, INPUT_SHAPE, strict=True):
+        size = min(have, want)
+        source.append(slice((have - size) // 2, (have - size) // 2 + size))
+        target.append(slice((want - size) // 2, (want - size) // 2 + size))
+    out[tuple(target)] = array[tuple(source)]
+    return out
+
+
+def _foreground_mean(array: NDArray[np.float32]) -> float:
+    """Mean of the voxels above Otsu's threshold (doi:10.1109/TSMC.1979.4310076), without the brightest outliers."""
+    positive = array[array > 0].astype(np.float64)
+    positive = positive[positive <= np.quantile(positive, _BRIGHTEST_SHARE)]
+    count, edges = np.histogram(positive, bins=256, range=(0.0, float(positive.max())))
+    centre = (edges[1:] + edges[:-1]) / 2
+    below, total = np.cumsum(count), np.cumsum(count * centre)
+    above = below[-1] - below
+    with np.errstate(divide="ignore", invalid="ignore"):
+        between = below * above * (total / below - (total[-1] - total) / above) ** 2
+    threshold = edges[1:][int(np.nanargmax(between))] if np.isfinite(between).any() else 0.0
+    bright = positive[positive > threshold]
+    return float(bright.mean() if bright.size else positive.mean())

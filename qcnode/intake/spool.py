@@ -1,0 +1,190 @@
+"""The spool: what arrived, as files that are either complete or not there.
+
+    <state>/spool/<SeriesInstanceUID>/<SOPInstanceUID>.dcm                     the instance, kept as it came first
+    <state>/spool/conflicts/<SeriesInstanceUID>/<SOPInstanceUID>.<hash>.dcm    other bytes under the same UIDs
+    <state>/spool/tmp/                                                         being written; nobody was told of it yet
+
+Each file is written and synced in tmp, then linked to its name: that link is the instant at which it exists. put()
+returns when the names on the way to it are on disk too, so that what it returns outlives a power cut.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+import tempfile
+import threading
+from collections.abc import Collection, Iterator
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+
+from qcnode.errors import PermanentError
+from qcnode.intake.facts import is_uid
+
+
+class Outcome(StrEnum):
+    """What became of an instance that was put into the spool."""
+
+    STORED = "stored"
+    DUPLICATE = "duplicate"  # the same data set is there already; nothing changed
+    CONFLICT = "conflict"  # another data set has its UIDs; that one stays, this one was kept beside
+
+
+@dataclass(frozen=True)
+class Receipt:
+    """An instance that is on disk for good.
+
+    path: relative to the state folder. sha256: hexadecimal, of the data set without the file meta, so that another
+    sender's name in it makes no other instance. size: bytes of the file.
+    """
+
+    outcome: Outcome
+    path: Path
+    sha256: str
+    size: int
+
+
+class Spool:
+    """What arrived, keyed on series and SOP Instance UID; safe for concurrent senders of the same instance."""
+
+    def __init__(self, folder: Path) -> None:
+        """`folder` is the state folder; it and the spool in it are made where missing."""
+        self._state = folder
+        self._root = folder / "spool"
+        self._temporary = self._root / "tmp"
+        self._conflicts = self._root / "conflicts"
+        for made in (self._root, self._temporary, self._conflicts):
+            made.mkdir(parents=True, exist_ok=True)
+        sync_folder(self._root)
+        sync_folder(self._state)
+        self._names = threading.Lock()  # held while a name comes or goes, so that no folder goes from under a new name
+        self._synced: set[Path] = set()  # series folders whose own names are known to be on disk
+
+    def put(self, data: bytes, series_uid: str, sop_instance_uid: str) -> Receipt:
+        """Keep the bytes of a Part 10 file; OSError when they could not be made durable."""
+        name = self._path(series_uid, sop_instance_uid)
+        digest = _digest(data)
+        temporary = _written(data, self._temporary)
+        try:
+            outcome = Outcome.STORED
+            if not self._linked(temporary, name):
+                outcome = Outcome.DUPLICATE
+                if _digest(name.read_bytes()) != digest:
+                    outcome = Outcome.CONFLICT
+                    name = self._conflicts / series_uid / f"{sop_instance_uid}.{digest[:16]}.dcm"
+                    self._linked(temporary, name)
+            self._sync_names(name)
+        finally:
+            temporary.unlink(missing_ok=True)
+        return Receipt(outcome, name.relative_to(self._state), digest, len(data))
+
+    def read(self, series_uid: str, sop_instance_uid: str) -> bytes:
+        """The bytes of one instance's Part 10 file."""
+        return self._path(series_uid, sop_instance_uid).read_bytes()
+
+    def receipt(self, series_uid: str, sop_instance_uid: str) -> Receipt:
+        """The receipt of an instance that is there already."""
+        path = self._path(series_uid, sop_instance_uid)
+        data = path.read_bytes()
+        return Receipt(Outcome.STORED, path.relative_to(self._state), _digest(data), len(data))
+
+    def instances(self, series_uid: str) -> tuple[str, ...]:
+        """The SOP Instance UIDs of a series, sorted; none for a series that is not here."""
+        if not is_uid(series_uid) or not (folder := self._root / series_uid).is_dir():
+            return ()
+        return tuple(sorted(path.stem for path in folder.glob("*.dcm")))
+
+    def scan(self) -> Iterator[tuple[str, str]]:
+        """Series and SOP Instance UID of all that is complete on disk, for adoption at start."""
+        for folder in sorted(self._root.iterdir()):
+            yield from ((folder.name, sop_instance_uid) for sop_instance_uid in self.instances(folder.name))
+
+    def clear_temporary(self) -> int:
+        """Delete what a crash left half written; call it before the listener starts. Returns the number of files."""
+        left = list(self._temporary.iterdir())
+        for path in left:
+            path.unlink()
+        return len(left)
+
+    def remove(self, series_uid: str, only: Collection[str] | None = None) -> None:
+        """Delete a series, or only these of its instances; its conflicts go with its last instance."""
+        folder = self._path(series_uid, "0").parent
+        with self._names:
+            for sop_instance_uid in self.instances(series_uid):
+                if only is None or sop_instance_uid in only:
+                    self._path(series_uid, sop_instance_uid).unlink(missing_ok=True)
+            if not self.instances(series_uid):
+                for gone in (folder, self._conflicts / series_uid):
+                    shutil.rmtree(gone, ignore_errors=True)
+                    self._synced.discard(gone)
+
+    def _path(self, series_uid: str, sop_instance_uid: str) -> Path:
+        if not is_uid(series_uid) or not is_uid(sop_instance_uid):
+            raise PermanentError("Only a UID names a file in the spool; mend the sender.")
+        return self._root / series_uid / f"{sop_instance_uid}.dcm"
+
+    def _linked(self, temporary: Path, name: Path) -> bool:
+        """Give the file its name, in a folder that is made where missing; False when the name is taken."""
+        with self._names:
+            try:
+                name.parent.mkdir()
+                self._synced.discard(name.parent)
+            except FileExistsError:
+                pass
+            try:
+                os.link(temporary, name)
+            except FileExistsError:
+                return False
+        return True
+
+    def _sync_names(self, name: Path) -> None:
+        """Also for a name that another thread linked: it may not have come to its own sync yet."""
+        sync_folder(name.parent)
+        with self._names:
+            if name.parent not in self._synced:
+                sync_folder(name.parent.parent)
+                self._synced.add(name.parent)
+
+
+def write_durably(path: Path, data: bytes) -> None:
+    """Put a file in place, in one instant and for good; what had its name is replaced. OSError leaves all as it was."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = _written(data, path.parent)
+    try:
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+    sync_folder(path.parent)
+    sync_folder(path.parent.parent)
+
+
+def sync_folder(folder: Path) -> None:
+    """Wait until the names in the folder are on disk."""
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _written(data: bytes, folder: Path) -> Path:
+    """A file of its own name in the folder that holds the data, synced."""
+    descriptor, name = tempfile.mkstemp(prefix=".", suffix=".partial", dir=folder)
+    temporary = Path(name)
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+    return temporary
+
+
+def _digest(part10: bytes) -> str:
+    """SHA-256 of what follows the file meta, whose length its first element states (PS3.10 Section 7.1)."""
+    meta_length = int.from_bytes(part10[140:144], "little") if part10[132:136] == b"\x02\x00\x00\x00" else -144
+    return hashlib.sha256(memoryview(part10)[144 + meta_length :]).hexdigest()

@@ -1,0 +1,55 @@
+"""An assessment as rows: verdict, scores, documents and their deliveries, to be stored together."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime
+
+from qcnode.ledger.models import AssessmentRow, Delivery, DocumentRow, ScoreRow
+from qcnode.ledger.records import Claim, NewDocument
+from qcnode.states import DeliveryState
+from qcnode.verdict import Assessment
+
+
+def assessment_row(
+    claim: Claim,
+    assessment: Assessment,
+    documents: Sequence[NewDocument],
+    deliveries: Sequence[tuple[str, str]],
+    now: datetime,
+) -> AssessmentRow:
+    """The verdict's row with all that hangs on it."""
+    scores = [
+        ScoreRow(artifact=artifact, severity=int(grade.severity), p0=p0, p1=p1, p2=p2)
+        for artifact, grade in assessment.grades.items()
+        for p0, p1, p2 in [grade.probabilities]
+    ]
+    return AssessmentRow(
+        series_uid=claim.series_uid,
+        revision=claim.revision,
+        decision=assessment.verdict.decision,
+        reasons=list(assessment.verdict.reasons),
+        plane=assessment.plane,
+        ensemble=assessment.ensemble,
+        seconds=dict(assessment.seconds),
+        at=now,
+        predecessor_uid=claim.predecessor_uid,
+        scores=scores,
+        documents=[_document_row(document, deliveries, now) for document in documents],
+    )
+
+
+def _document_row(document: NewDocument, deliveries: Sequence[tuple[str, str]], now: datetime) -> DocumentRow:
+    return DocumentRow(
+        kind=document.kind,
+        sop_class_uid=document.sop_class_uid,
+        sop_instance_uid=document.sop_instance_uid,
+        path=document.path,
+        title=document.title,
+        body=document.body,
+        deliveries=[
+            Delivery(destination=destination, state=DeliveryState.PENDING, attempts=0, refusals=0, due_at=now)
+            for kind, destination in deliveries
+            if kind == document.kind
+        ],
+    )

@@ -1,0 +1,101 @@
+"""The ledger's connection: how SQLite is opened, and what a transaction means."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import Connection, Engine, create_engine, event
+from sqlalchemy.exc import ArgumentError, DBAPIError, NoSuchModuleError, OperationalError
+from sqlalchemy.orm import Session, sessionmaker
+from sqlalchemy.pool import ConnectionPoolEntry
+
+from qcnode.errors import ConfigError, TransientError
+from qcnode.ledger import migrations
+from qcnode.ledger.models import Event
+
+log = logging.getLogger("qcnode.ledger")
+
+BUSY_MILLISECONDS = 30_000  # how long a writer waits for the one before it
+_PRAGMAS = (f"busy_timeout = {BUSY_MILLISECONDS}", "journal_mode = WAL", "synchronous = FULL", "foreign_keys = ON")
+
+
+def connect(url: str) -> Engine:
+    """The ledger's engine, its tables at the newest revision; ConfigError when it cannot be opened."""
+    try:
+        engine = create_engine(url)
+    except (ArgumentError, NoSuchModuleError, ImportError) as error:
+        raise ConfigError("state.ledger_url is no database URL with an installed driver; mend it.") from error
+    if engine.dialect.name == "sqlite":
+        event.listen(engine, "connect", _prepare_sqlite)
+        event.listen(engine, "begin", _begin_sqlite)
+    try:
+        migrations.upgrade(engine.execution_options(writes=True))
+    except DBAPIError as error:
+        engine.dispose()
+        raise ConfigError(
+            f"The ledger {engine.url.render_as_string()} cannot be opened; check that it is there and may be written."
+        ) from error
+    except ConfigError:
+        engine.dispose()
+        raise
+    return engine
+
+
+def _prepare_sqlite(connection: Any, _: ConnectionPoolEntry) -> None:
+    connection.isolation_level = None  # transactions begin where _begin_sqlite says, not where the driver guesses
+    for pragma in _PRAGMAS:
+        connection.execute(f"PRAGMA {pragma}").close()
+
+
+def _begin_sqlite(connection: Connection) -> None:
+    # A writer takes the lock before it reads: what it compares cannot change until it sets.
+    writes = connection.get_execution_options().get("writes", False)
+    connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")
+
+
+class Database:
+    """Reading and writing transactions on one engine; usable from any thread."""
+
+    def __init__(self, engine: Engine) -> None:
+        self.engine = engine
+        self._reader = sessionmaker(engine, expire_on_commit=False)
+        self._writer = sessionmaker(engine.execution_options(writes=True), expire_on_commit=False)
+
+    @contextmanager
+    def reading(self) -> Iterator[Session]:
+        """A session on one consistent view; TransientError when the database cannot be reached."""
+        with _translated(), self._reader() as session:
+            yield session
+
+    @contextmanager
+    def writing(self) -> Iterator[Session]:
+        """A transaction, committed at the end; what it recorded is logged once it is durable."""
+        with _translated(), self._writer() as session:
+            with session.begin():
+                yield session
+            for line in session.info.get("lines", ()):
+                log.info("%s", line)
+
+
+def record(session: Session, kind: str, series_uid: str | None, detail: dict[str, Any], now: datetime) -> None:
+    """Add an event to the table and, once committed, its line to the log."""
+    session.add(Event(at=now, kind=kind, series_uid=series_uid, detail=detail))
+    words = [kind, *([f"series={series_uid}"] if series_uid else []), *(f"{k}={_word(v)}" for k, v in detail.items())]
+    session.info.setdefault("lines", []).append(" ".join(words))
+
+
+def _word(value: Any) -> str:
+    text = str(value)
+    return repr(text) if " " in text or not text else text
+
+
+@contextmanager
+def _translated() -> Iterator[None]:
+    try:
+        yield
+    except OperationalError as error:
+        raise TransientError("The ledger is locked or out of reach; try again.") from error

@@ -1,0 +1,219 @@
+"""The ledger's tables: what arrived, what was made of it, where that went, and everything that happened."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from enum import StrEnum
+from typing import Any, ClassVar
+
+from sqlalchemy import (
+    JSON,
+    BigInteger,
+    DateTime,
+    Dialect,
+    Double,
+    Enum,
+    ForeignKey,
+    Index,
+    MetaData,
+    String,
+    Text,
+    UniqueConstraint,
+)
+from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column, query_expression, relationship
+from sqlalchemy.types import TypeDecorator
+
+from qcnode.artifacts import Artifact, Plane
+from qcnode.states import DeliveryState, State
+from qcnode.verdict import Decision
+
+
+class Instant(TypeDecorator[datetime]):
+    """A moment in UTC, aware on both sides; SQLite keeps no time zone, so it is put back on the way out."""
+
+    impl = DateTime(timezone=True)
+    cache_ok = True
+
+    def process_bind_param(self, value: datetime | None, dialect: Dialect) -> datetime | None:
+        """The moment in UTC; ValueError for a naive one."""
+        if value is None:
+            return None
+        if value.tzinfo is None:
+            raise ValueError("the ledger takes moments with a time zone only")
+        return value.astimezone(UTC)
+
+    def process_result_value(self, value: datetime | None, dialect: Dialect) -> datetime | None:
+        """The moment with its time zone."""
+        if value is None:
+            return None
+        return value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
+
+
+def _words(of: type[StrEnum]) -> Enum:
+    """A column that holds the enumeration's values as plain words, so that a new member needs no migration."""
+    return Enum(
+        of, native_enum=False, create_constraint=False, length=16, values_callable=lambda e: [m.value for m in e]
+    )
+
+
+class Row(DeclarativeBase):
+    """A table of the ledger; a relationship that a query did not load raises instead of asking again."""
+
+    metadata = MetaData(
+        naming_convention={
+            "ix": "ix_%(table_name)s_%(column_0_N_name)s",
+            "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+            "fk": "fk_%(table_name)s_%(column_0_N_name)s",
+            "pk": "pk_%(table_name)s",
+        }
+    )
+    type_annotation_map: ClassVar[dict[Any, Any]] = {
+        datetime: Instant,
+        float: Double,
+        dict[str, Any]: JSON,
+        list[str]: JSON,
+        **{words: _words(words) for words in (State, DeliveryState, Decision, Artifact, Plane)},
+    }
+
+
+class Series(Row):
+    """A series and where it stands; `revision` counts the sets of instances that it was assessed as, from 1."""
+
+    __tablename__ = "series"
+    __table_args__ = (Index(None, "state", "state_since"), Index(None, "last_received_at"))
+
+    series_instance_uid: Mapped[str] = mapped_column(String(64), primary_key=True)
+    study_instance_uid: Mapped[str | None] = mapped_column(String(64))
+    state: Mapped[State]
+    state_since: Mapped[datetime]
+    revision: Mapped[int]
+    attempts: Mapped[int]  # claims of this revision
+    reason: Mapped[str | None] = mapped_column(Text)  # why it is excluded or failed, or what its last attempt met
+    complete_why: Mapped[str | None] = mapped_column(Text)
+    calling_ae: Mapped[str] = mapped_column(String(16))
+    first_received_at: Mapped[datetime]
+    last_received_at: Mapped[datetime]
+
+    instance_count: Mapped[int] = query_expression()
+    instances: Mapped[list[Instance]] = relationship(lazy="raise", order_by="Instance.sop_instance_uid")
+    assessments: Mapped[list[AssessmentRow]] = relationship(
+        lazy="raise", order_by="AssessmentRow.revision.desc()", back_populates="series"
+    )
+    events: Mapped[list[Event]] = relationship(
+        lazy="raise",
+        order_by="Event.id",
+        viewonly=True,
+        primaryjoin="foreign(Event.series_uid) == Series.series_instance_uid",
+    )
+
+    @property
+    def latest(self) -> AssessmentRow | None:
+        """The newest assessment; one of an earlier revision while a late instance's is still to come."""
+        return self.assessments[0] if self.assessments else None
+
+
+class Instance(Row):
+    """An instance in the spool; one SOP Instance UID may stand in two series, so both UIDs are the key."""
+
+    __tablename__ = "instance"
+
+    series_uid: Mapped[str] = mapped_column(ForeignKey("series.series_instance_uid"), primary_key=True)
+    sop_instance_uid: Mapped[str] = mapped_column(String(64), primary_key=True)
+    sop_class_uid: Mapped[str] = mapped_column(String(64))
+    transfer_syntax_uid: Mapped[str] = mapped_column(String(64))
+    sha256: Mapped[str] = mapped_column(String(64))
+    size: Mapped[int] = mapped_column(BigInteger)  # bytes
+    received_at: Mapped[datetime]
+    calling_ae: Mapped[str] = mapped_column(String(16))
+    facts: Mapped[dict[str, Any]]
+    removed_at: Mapped[datetime | None]  # retention took its file from the spool
+
+
+class AssessmentRow(Row):
+    """The verdict on one revision of a series, and what it rests on."""
+
+    __tablename__ = "assessment"
+    __table_args__ = (UniqueConstraint("series_uid", "revision"),)
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    series_uid: Mapped[str] = mapped_column(ForeignKey("series.series_instance_uid"))
+    revision: Mapped[int]
+    decision: Mapped[Decision]
+    reasons: Mapped[list[str]]
+    plane: Mapped[Plane | None]
+    ensemble: Mapped[str] = mapped_column(String(128))
+    seconds: Mapped[dict[str, Any]]
+    at: Mapped[datetime]
+    predecessor_uid: Mapped[str | None] = mapped_column(String(64))  # the report that this one supersedes
+
+    series: Mapped[Series] = relationship(lazy="raise", back_populates="assessments")
+    scores: Mapped[list[ScoreRow]] = relationship(lazy="raise", order_by="ScoreRow.id")
+    documents: Mapped[list[DocumentRow]] = relationship(
+        lazy="raise", order_by="DocumentRow.id", back_populates="assessment"
+    )
+
+
+class ScoreRow(Row):
+    """One artifact's severity and the probability of severities 0, 1 and 2."""
+
+    __tablename__ = "score"
+    __table_args__ = (UniqueConstraint("assessment_id", "artifact"),)
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    assessment_id: Mapped[int] = mapped_column(ForeignKey("assessment.id"))
+    artifact: Mapped[Artifact]
+    severity: Mapped[int]
+    p0: Mapped[float]
+    p1: Mapped[float]
+    p2: Mapped[float]
+
+
+class DocumentRow(Row):
+    """What was made for others to read: a DICOM file (class, UID, path) or an alert (title, body)."""
+
+    __tablename__ = "document"
+    __table_args__ = (Index(None, "assessment_id"),)
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    assessment_id: Mapped[int] = mapped_column(ForeignKey("assessment.id"))
+    kind: Mapped[str] = mapped_column(String(16))  # report, flag, capture, alert
+    sop_class_uid: Mapped[str | None] = mapped_column(String(64))
+    sop_instance_uid: Mapped[str | None] = mapped_column(String(64), unique=True)
+    path: Mapped[str | None] = mapped_column(Text)  # relative to the state folder
+    title: Mapped[str | None] = mapped_column(Text)
+    body: Mapped[str | None] = mapped_column(Text)
+
+    assessment: Mapped[AssessmentRow] = relationship(lazy="raise", back_populates="documents")
+    deliveries: Mapped[list[Delivery]] = relationship(lazy="raise", order_by="Delivery.id", back_populates="document")
+
+
+class Delivery(Row):
+    """One document's way to one destination, or one alert's to its address."""
+
+    __tablename__ = "delivery"
+    __table_args__ = (UniqueConstraint("document_id", "destination"), Index(None, "state", "destination", "due_at"))
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    document_id: Mapped[int] = mapped_column(ForeignKey("document.id"))
+    destination: Mapped[str] = mapped_column(String(40))
+    state: Mapped[DeliveryState]
+    attempts: Mapped[int]
+    refusals: Mapped[int]  # attempts that the destination answered with a refusal of this document
+    due_at: Mapped[datetime]
+    sent_at: Mapped[datetime | None]
+    error: Mapped[str | None] = mapped_column(Text)
+
+    document: Mapped[DocumentRow] = relationship(lazy="raise", back_populates="deliveries")
+
+
+class Event(Row):
+    """Something that happened; rows are added, never changed or removed."""
+
+    __tablename__ = "event"
+    __table_args__ = (Index(None, "series_uid"),)
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    at: Mapped[datetime]
+    kind: Mapped[str] = mapped_column(String(40))
+    series_uid: Mapped[str | None] = mapped_column(String(64))  # no foreign key: the event may come before its series
+    detail: Mapped[dict[str, Any]]

@@ -1,0 +1,37 @@
+"""How a series gets from one state to the next, inside the caller's transaction."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy.orm import Session
+
+from qcnode.ledger.database import record
+from qcnode.ledger.models import Series
+from qcnode.ledger.records import Claim
+from qcnode.states import MAX_ATTEMPTS, TRANSITIONS, State
+
+
+def move(session: Session, series: Series, to: State, now: datetime, **detail: Any) -> None:
+    """Make one of the moves of `states.TRANSITIONS`, and record it."""
+    if to not in TRANSITIONS[series.state]:
+        raise ValueError(f"a series does not go from {series.state} to {to}")
+    series.state, series.state_since = to, now
+    record(session, to.value, series.series_instance_uid, {"revision": series.revision, **detail}, now)
+
+
+def held(session: Session, claim: Claim) -> Series | None:
+    """The claimed series, locked; None when it is no longer this claim's."""
+    series = session.get(Series, claim.series_uid, with_for_update=True)
+    if series is None or series.state is not State.ASSESSING:
+        return None
+    return series if (series.revision, series.attempts) == (claim.revision, claim.attempts) else None
+
+
+def give_up(session: Session, series: Series, reason: str, now: datetime, *, permanent: bool) -> State:
+    """Return a claimed series to the queue, unless another attempt is of no use."""
+    to = State.FAILED if permanent or series.attempts >= MAX_ATTEMPTS else State.READY
+    series.reason = reason
+    move(session, series, to, now, attempts=series.attempts, reason=reason)
+    return to

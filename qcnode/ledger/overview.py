@@ -1,0 +1,59 @@
+"""What people look at: the series with their verdicts, documents and deliveries, ready to be shown.
+
+The rows come detached, with everything named here loaded; they are for reading only.
+"""
+
+from __future__ import annotations
+
+from sqlalchemy import func, select
+from sqlalchemy.orm import selectinload, with_expression
+from sqlalchemy.orm.interfaces import ORMOption
+
+from qcnode.ledger.database import Database
+from qcnode.ledger.models import AssessmentRow, DocumentRow, Event, Instance, Series
+from qcnode.states import State
+
+
+class Overview:
+    """Reads the ledger for `qcnode status` and the page."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    def recent(self, limit: int = 50) -> list[Series]:
+        """The series that received an instance last, newest first, with their assessments and instance counts."""
+        with self._database.reading() as session:
+            query = select(Series).options(*_with_assessments()).order_by(Series.last_received_at.desc()).limit(limit)
+            return list(session.scalars(query))
+
+    def detail(self, series_uid: str) -> Series | None:
+        """One series with its instances and its events as well; None when the ledger does not know it."""
+        also = (selectinload(Series.instances), selectinload(Series.events))
+        with self._database.reading() as session:
+            return session.get(Series, series_uid, options=(*_with_assessments(), *also))
+
+    def counts(self) -> dict[State, int]:
+        """How many series stand in each state."""
+        with self._database.reading() as session:
+            rows = session.execute(select(Series.state, func.count()).group_by(Series.state))
+            return dict.fromkeys(State, 0) | {row[0]: row[1] for row in rows}
+
+    def events(self, limit: int = 100) -> list[Event]:
+        """What happened last, newest first."""
+        with self._database.reading() as session:
+            return list(session.scalars(select(Event).order_by(Event.id.desc()).limit(limit)))
+
+
+def _with_assessments() -> tuple[ORMOption, ...]:
+    assessments = selectinload(Series.assessments)
+    counted = (
+        select(func.count())
+        .where(Instance.series_uid == Series.series_instance_uid)
+        .correlate(Series)
+        .scalar_subquery()
+    )
+    return (
+        with_expression(Series.instance_count, counted),
+        assessments.selectinload(AssessmentRow.scores),
+        assessments.selectinload(AssessmentRow.documents).selectinload(DocumentRow.deliveries),
+    )

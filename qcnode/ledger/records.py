@@ -1,0 +1,77 @@
+"""What goes into the ledger and what it hands out for work: plain values, free of any database session."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Received:
+    """An instance that lies in the spool for good."""
+
+    series_uid: str
+    study_uid: str | None
+    sop_instance_uid: str
+    sop_class_uid: str
+    transfer_syntax_uid: str
+    sha256: str  # hexadecimal, of the file
+    size: int  # bytes
+    received_at: datetime
+    calling_ae: str
+    facts: dict[str, Any]  # what completeness and the page need of the header, ready for JSON
+
+
+@dataclass(frozen=True)
+class Receiving:
+    """A series that still takes instances, as completeness looks at it; `facts` of the instances in the spool."""
+
+    series_uid: str
+    revision: int
+    calling_ae: str
+    first_received_at: datetime
+    last_received_at: datetime
+    facts: tuple[dict[str, Any], ...]
+
+
+@dataclass(frozen=True)
+class Claim:
+    """The right to assess one revision of a series; lost when the series moves on."""
+
+    series_uid: str
+    revision: int
+    attempts: int  # this one counted
+    study_uid: str | None
+    calling_ae: str
+    last_received_at: datetime
+    sop_instance_uids: tuple[str, ...]  # those in the spool
+    predecessor_uid: str | None  # the report that this revision's supersedes
+
+
+@dataclass(frozen=True)
+class NewDocument:
+    """A document to record: a DICOM file by class, UID and path in the state folder, or an alert by its text."""
+
+    kind: str
+    sop_class_uid: str | None = None
+    sop_instance_uid: str | None = None
+    path: str | None = None
+    title: str | None = None
+    body: str | None = None
+
+
+@dataclass(frozen=True)
+class DueDelivery:
+    """A document whose turn to be sent has come."""
+
+    id: int
+    destination: str
+    attempts: int  # made so far
+    refusals: int  # of them, those that the destination refused
+    series_uid: str
+    kind: str
+    sop_instance_uid: str | None
+    path: str | None
+    title: str | None
+    body: str | None

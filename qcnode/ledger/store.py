@@ -1,0 +1,263 @@
+"""The series' part of the ledger: each method is one transaction, and each state change is made here."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from datetime import datetime, timedelta
+from types import TracebackType
+from typing import Any
+
+from sqlalchemy import Select, exists, or_, select, update
+
+from qcnode import config
+from qcnode.errors import ConfigError, PermanentError
+from qcnode.ledger import overview
+from qcnode.ledger.arrivals import record_arrivals
+from qcnode.ledger.assessments import assessment_row
+from qcnode.ledger.database import Database, connect, record
+from qcnode.ledger.deliveries import Deliveries, revive
+from qcnode.ledger.models import AssessmentRow, Delivery, DocumentRow, Instance, Series
+from qcnode.ledger.moves import give_up, held, move
+from qcnode.ledger.records import Claim, NewDocument, Received, Receiving
+from qcnode.states import DeliveryState, State
+from qcnode.verdict import Assessment
+
+FINAL = (State.ASSESSED, State.EXCLUDED)
+REPORT = "report"
+
+
+class Store:
+    """The ledger. Threads share it; time comes in as an argument.
+
+    Every method raises TransientError when the database stays locked or out of reach.
+    """
+
+    def __init__(self, url: str) -> None:
+        """Open the ledger at a SQLAlchemy URL and bring its tables up to date; ConfigError when that cannot be."""
+        self._database = Database(connect(url))
+        self.deliveries = Deliveries(self._database)
+        self.overview = overview.Overview(self._database)
+
+    @classmethod
+    def open(cls, state: config.StateFolder) -> Store:
+        """The ledger that the configuration names, else the state folder's own; makes the folder."""
+        try:
+            state.folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise ConfigError(f"The state folder {state.folder} cannot be made; check state.folder.") from error
+        return cls(state.ledger_url or f"sqlite:///{(state.folder / 'ledger.sqlite3').resolve()}")
+
+    def close(self) -> None:
+        """Close every connection."""
+        self._database.engine.dispose()
+
+    def __enter__(self) -> Store:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def event(self, kind: str, series_uid: str | None, detail: dict[str, Any], now: datetime) -> None:
+        """Record that something happened; `detail` holds words and numbers, never patient data."""
+        with self._database.writing() as session:
+            record(session, kind, series_uid, detail, now)
+
+    # Receiving
+
+    def record_instances(self, batch: Iterable[Received]) -> set[str]:
+        """Enter what the spool holds; the series that gained an instance, and so are `receiving` again.
+
+        An instance that is known already changes nothing; one that retention had removed is back in the spool. The same
+        UIDs with other bytes are a conflict: an event, as the spool kept the first. A late instance raises the revision
+        when this one was claimed before, so that a verdict never speaks of instances that it did not see.
+        """
+        by_series: dict[str, list[Received]] = {}
+        for received in batch:
+            by_series.setdefault(received.series_uid, []).append(received)
+        with self._database.writing() as session:
+            return {uid for uid, group in sorted(by_series.items()) if record_arrivals(session, uid, group)}
+
+    def known_instances(self) -> set[tuple[str, str]]:
+        """(series UID, SOP Instance UID) of each instance that should be in the spool."""
+        with self._database.reading() as session:
+            rows = session.execute(
+                select(Instance.series_uid, Instance.sop_instance_uid).where(Instance.removed_at.is_(None))
+            )
+            return {(row.series_uid, row.sop_instance_uid) for row in rows}
+
+    def receiving(self) -> list[Receiving]:
+        """The series that still take instances, with their instances' facts."""
+        with self._database.reading() as session:
+            rows = session.execute(
+                select(Series, Instance.facts)
+                .join(Instance, Instance.series_uid == Series.series_instance_uid)
+                .where(Series.state == State.RECEIVING, Instance.removed_at.is_(None))
+                .order_by(Series.first_received_at, Instance.sop_instance_uid)
+            )
+            facts: dict[str, list[dict[str, Any]]] = {}
+            series: dict[str, Series] = {}
+            for one, fact in rows:
+                series[one.series_instance_uid] = one
+                facts.setdefault(one.series_instance_uid, []).append(fact)
+        return [
+            Receiving(uid, s.revision, s.calling_ae, s.first_received_at, s.last_received_at, tuple(facts[uid]))
+            for uid, s in series.items()
+        ]
+
+    def mark_ready(self, series_uid: str, revision: int, why: str, now: datetime) -> bool:
+        """RECEIVING → READY; False when the series moved on in the meantime."""
+        with self._database.writing() as session:
+            series = session.get(Series, series_uid, with_for_update=True)
+            if series is None or (series.state, series.revision) != (State.RECEIVING, revision):
+                return False
+            series.complete_why = why
+            move(session, series, State.READY, now, why=why)
+            return True
+
+    # Assessing
+
+    def claim(self, now: datetime) -> Claim | None:
+        """READY → ASSESSING for the series that waits longest; None when none does."""
+        with self._database.writing() as session:
+            series = session.scalars(next_ready()).first()
+            if series is None:
+                return None
+            series.attempts += 1
+            move(session, series, State.ASSESSING, now, attempts=series.attempts)
+            uid = series.series_instance_uid
+            in_spool = select(Instance.sop_instance_uid).where(
+                Instance.series_uid == uid, Instance.removed_at.is_(None)
+            )
+            predecessor = (
+                select(DocumentRow.sop_instance_uid)
+                .join(AssessmentRow)
+                .where(AssessmentRow.series_uid == uid, DocumentRow.kind == REPORT)
+                .order_by(AssessmentRow.revision.desc())
+                .limit(1)
+            )
+            return Claim(
+                series_uid=uid,
+                revision=series.revision,
+                attempts=series.attempts,
+                study_uid=series.study_instance_uid,
+                calling_ae=series.calling_ae,
+                last_received_at=series.last_received_at,
+                sop_instance_uids=tuple(session.scalars(in_spool.order_by(Instance.sop_instance_uid))),
+                predecessor_uid=session.scalar(predecessor),
+            )
+
+    def finish(
+        self,
+        claim: Claim,
+        assessment: Assessment,
+        documents: Sequence[NewDocument],
+        deliveries: Sequence[tuple[str, str]],
+        now: datetime,
+    ) -> bool:
+        """ASSESSING → ASSESSED with scores, verdict, documents and deliveries; or → EXCLUDED with the reason alone.
+
+        deliveries: (document kind, destination); each document of the kind goes there.
+        Returns False, and stores nothing, when the claim was lost. The documents' files must be on disk already.
+        """
+        if strays := {kind for kind, _ in deliveries} - {document.kind for document in documents}:
+            raise ValueError(f"deliveries of a kind without a document: {', '.join(sorted(strays))}")
+        with self._database.writing() as session:
+            series = held(session, claim)
+            if series is None:
+                return False
+            series.reason = assessment.excluded
+            if assessment.excluded is not None:
+                move(session, series, State.EXCLUDED, now, reason=assessment.excluded)
+                return True
+            session.add(assessment_row(claim, assessment, documents, deliveries, now))
+            move(session, series, State.ASSESSED, now, decision=assessment.verdict.decision.value)
+            return True
+
+    def fail(self, claim: Claim, reason: str, now: datetime, *, permanent: bool) -> State | None:
+        """ASSESSING → READY, or → FAILED when that is permanent or the last attempt; None when the claim was lost."""
+        with self._database.writing() as session:
+            series = held(session, claim)
+            return None if series is None else give_up(session, series, reason, now, permanent=permanent)
+
+    def recover(self, now: datetime) -> list[str]:
+        """What a stopped node had claimed → READY, or → FAILED after its last attempt; the UIDs of these series."""
+        with self._database.writing() as session:
+            claimed = session.scalars(select(Series).where(Series.state == State.ASSESSING).with_for_update()).all()
+            for series in claimed:
+                give_up(session, series, "The node stopped while it assessed this series.", now, permanent=False)
+            return [series.series_instance_uid for series in claimed]
+
+    def retry(self, series_uid: str, now: datetime) -> bool:
+        """Assess a finished series again, as a new revision, so that its documents' UIDs differ; revive its deliveries.
+
+        A series that was assessed and has dead deliveries needs those alone, and is not assessed again.
+        Returns False when the series is at work already and nothing was dead; PermanentError for an unknown series.
+        """
+        with self._database.writing() as session:
+            series = session.get(Series, series_uid, with_for_update=True)
+            if series is None:
+                raise PermanentError(f"The ledger knows no series {series_uid}; `qcnode status` lists those it knows.")
+            revived = revive(session, now, series_uid)
+            if series.state not in (*FINAL, State.FAILED) or (revived and series.state is State.ASSESSED):
+                return revived > 0
+            series.revision, series.attempts, series.reason = series.revision + 1, 0, None
+            move(session, series, State.READY, now, why="retry")
+            return True
+
+    # Retention
+
+    def retainable(self, now: datetime, retention_days: float) -> list[tuple[str, tuple[str, ...]]]:
+        """Series whose images may go, with the SOP Instance UIDs in the spool.
+
+        Those that were finished, and their documents delivered, that many days ago. One that failed waits for a person.
+        """
+        kept_since = now - timedelta(days=retention_days)
+        on_its_way = exists(
+            select(Delivery.id)
+            .join(DocumentRow)
+            .join(AssessmentRow)
+            .where(
+                AssessmentRow.series_uid == Series.series_instance_uid,
+                or_(Delivery.state == DeliveryState.PENDING, Delivery.sent_at > kept_since),
+            )
+        )
+        with self._database.reading() as session:
+            rows = session.execute(
+                select(Instance.series_uid, Instance.sop_instance_uid)
+                .join(Series)
+                .where(Instance.removed_at.is_(None), Series.state.in_(FINAL))
+                .where(Series.state_since <= kept_since, ~on_its_way)
+                .order_by(Instance.series_uid, Instance.sop_instance_uid)
+            )
+            by_series: dict[str, list[str]] = {}
+            for row in rows:
+                by_series.setdefault(row.series_uid, []).append(row.sop_instance_uid)
+        return [(uid, tuple(sops)) for uid, sops in by_series.items()]
+
+    def mark_removed(self, series_uid: str, sop_instance_uids: Sequence[str], now: datetime) -> bool:
+        """Note that the spool is about to lose these instances; False when a late one reached the series: keep them.
+
+        Before the files go: should the node stop in between, it adopts them at start and removes them later.
+        """
+        with self._database.writing() as session:
+            series = session.get(Series, series_uid, with_for_update=True)
+            if series is None or series.state not in FINAL:
+                return False
+            session.execute(
+                update(Instance)
+                .where(Instance.series_uid == series_uid, Instance.sop_instance_uid.in_(sop_instance_uids))
+                .values(removed_at=now)
+            )
+            record(session, "removed", series_uid, {"instances": len(sop_instance_uids)}, now)
+            return True
+
+
+def next_ready() -> Select[Series]:
+    """The series that waits longest for its assessment; other claimers pass it by while it is being claimed.
+
+    SKIP LOCKED is PostgreSQL's; SQLite has one writer at a time.
+    """
+    waiting = select(Series).where(Series.state == State.READY).order_by(Series.state_since)
+    return waiting.limit(1).with_for_update(skip_locked=True)

@@ -1,0 +1,161 @@
+"""The node's work, a unit at a time: each function finds one thing that is due, does it, and says if there was any.
+
+None of them starts a thread or sleeps; the node's scheduler calls them, and so do the tests.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from concurrent.futures import BrokenExecutor
+from datetime import datetime
+from pathlib import Path
+
+from qcnode.config import Settings
+from qcnode.delivery import notify, outbox
+from qcnode.errors import PermanentError, TransientError
+from qcnode.intake import listener
+from qcnode.intake.completeness import AssociationState, Complete, completeness
+from qcnode.intake.facts import Facts, read_facts
+from qcnode.intake.spool import Receipt, Spool, write_durably
+from qcnode.ledger.records import Claim, NewDocument, Received
+from qcnode.ledger.store import Store
+from qcnode.worker import Job, Outcome
+
+log = logging.getLogger(__name__)
+
+Clock = Callable[[], datetime]
+
+
+def adopt(store: Store, spool: Spool, now: datetime) -> int:
+    """Tell the ledger of complete files that it does not know: what was acknowledged just before a crash.
+
+    Returns their number. A file whose header cannot be read stays where it is, and becomes an event.
+    """
+    known = store.known_instances()
+    batch: list[Received] = []
+    for series_uid, sop_instance_uid in spool.scan():
+        if (series_uid, sop_instance_uid) in known:
+            continue
+        try:
+            facts = read_facts(spool.read(series_uid, sop_instance_uid))
+            receipt = spool.receipt(series_uid, sop_instance_uid)
+            batch.append(_entry(facts, receipt, facts.source_ae_title or "", now))
+        except PermanentError as error:
+            store.event("adoption_failed", series_uid, {"sop": sop_instance_uid, "why": str(error)}, now)
+    if batch:
+        store.record_instances(batch)
+        log.info("instances_adopted count=%d", len(batch))
+    return len(batch)
+
+
+def entry(arrived: listener.Received) -> Received:
+    """What the ledger records of an instance that the listener put into the spool."""
+    return _entry(arrived.facts, arrived.receipt, arrived.calling_ae, arrived.at)
+
+
+def assemble_once(
+    store: Store, association: Callable[[str], AssociationState], settings: Settings, now: datetime
+) -> tuple[int, datetime | None]:
+    """Mark each series ready that is complete by now.
+
+    Returns how many became ready, and when to look again: the earliest time at which one that waits will be complete.
+    """
+    ready = 0
+    again: list[datetime] = []
+    for series in store.receiving():
+        found = completeness(
+            [Facts.from_json(facts) for facts in series.facts],
+            last_received=series.last_received_at,
+            association=association(series.series_uid),
+            now=now,
+            settings=settings.completeness,
+        )
+        if isinstance(found, Complete):
+            ready += store.mark_ready(series.series_uid, series.revision, found.why, now)
+        else:
+            again.append(found.until)
+    return ready, min(again, default=None)
+
+
+def assess_once(
+    store: Store, spool: Spool, folder: Path, submit: Callable[[Job], Outcome], settings: Settings, clock: Clock
+) -> bool:
+    """Claim one ready series, have it graded, and store all that follows from it in one transaction.
+
+    `submit` runs the job in the grading process and waits. A failure sends the series back for another attempt, until
+    its attempts are used up; a late instance makes the claim void, and the result is then thrown away.
+    """
+    claim = store.claim(clock())
+    if claim is None:
+        return False
+    try:
+        instances = tuple(spool.read(claim.series_uid, sop) for sop in claim.sop_instance_uids)
+        outcome = submit(_job(claim, instances, settings))
+        finish(store, folder, claim, outcome, settings, clock())
+    except BrokenExecutor:
+        store.fail(claim, "The grading process ended while it graded this series.", clock(), permanent=False)
+    except TimeoutError:
+        store.fail(claim, "Grading took too long.", clock(), permanent=False)
+    except TransientError:
+        raise  # the ledger itself is out of reach; recovery returns the claim
+    except Exception as error:  # the worker's boundary: one bad series must not stop the others
+        log.exception("assessment_failed series=%s revision=%d", claim.series_uid, claim.revision)
+        store.fail(claim, f"{type(error).__name__} while grading; see the log.", clock(), permanent=False)
+    return True
+
+
+def finish(store: Store, folder: Path, claim: Claim, outcome: Outcome, settings: Settings, now: datetime) -> bool:
+    """Write the documents to disk, then everything else into the ledger at once; False when the claim was void."""
+    assessment = outcome.assessment
+    documents: list[NewDocument] = []
+    for document in outcome.documents:
+        path = Path("documents") / f"{document.sop_instance_uid}.dcm"
+        write_durably(folder / path, document.data)
+        documents.append(NewDocument(document.kind, document.sop_class_uid, document.sop_instance_uid, path=str(path)))
+    due: list[tuple[str, str]] = []
+    if assessment.excluded is None:
+        kinds = {document.kind for document in documents}
+        due = outbox.deliveries(
+            assessment.verdict.decision, kinds, claim.calling_ae, settings.destinations, settings.alert_names()
+        )
+        if any(kind == "alert" for kind, _ in due):
+            title, body = notify.message(claim.series_uid, assessment.verdict, assessment.plane, now)
+            documents.append(NewDocument("alert", title=title, body=body))
+    return store.finish(claim, assessment, documents, due, now)
+
+
+def retain_once(store: Store, spool: Spool, retention_days: float, now: datetime) -> int:
+    """Let go of the spooled images of one finished, delivered series whose time is over; returns how many instances."""
+    for series_uid, sop_instance_uids in store.retainable(now, retention_days)[:1]:
+        spool.remove(series_uid, sop_instance_uids)
+        store.mark_removed(series_uid, sop_instance_uids, now)
+        return len(sop_instance_uids)
+    return 0
+
+
+def _job(claim: Claim, instances: tuple[bytes, ...], settings: Settings) -> Job:
+    return Job(
+        instances=instances,
+        revision=claim.revision,
+        at=claim.last_received_at,
+        predecessor_uid=claim.predecessor_uid,
+        policy=settings.full_policy(),
+        eligibility=settings.eligibility,
+        assessing=settings.assessing,
+    )
+
+
+def _entry(facts: Facts, receipt: Receipt, calling_ae: str, at: datetime) -> Received:
+    return Received(
+        series_uid=facts.series_instance_uid,
+        study_uid=facts.study_instance_uid,
+        sop_instance_uid=facts.sop_instance_uid,
+        sop_class_uid=facts.sop_class_uid,
+        transfer_syntax_uid=facts.transfer_syntax_uid,
+        sha256=receipt.sha256,
+        size=receipt.size,
+        received_at=at,
+        calling_ae=calling_ae,
+        facts=facts.to_json(),
+    )

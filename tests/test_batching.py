@@ -1,0 +1,60 @@
+"""Laws of the batches: who is in them, and how often over the epochs."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from qcnode.errors import ConfigError
+from train.batching import rotating_batches, standard_batches
+
+counts = st.integers(1, 30)
+
+
+def shuffled_labels(none: int, moderate: int, severe: int) -> np.ndarray:
+    return np.random.default_rng(0).permutation(np.repeat([0, 1, 2], [none, moderate, severe]))
+
+
+@given(counts, counts, counts, st.integers(1, 3), st.integers(0, 9))
+def test_a_rotating_block_holds_two_one_one_and_an_epoch_every_moderate_scan_once(
+    none: int, moderate: int, severe: int, blocks: int, epoch: int
+) -> None:
+    labels = shuffled_labels(none, moderate, severe)
+    batches = rotating_batches(labels, epoch, blocks, np.random.default_rng(epoch))
+    drawn = np.concatenate(batches)
+    np.testing.assert_array_equal(labels[drawn].reshape(-1, 4), np.tile([0, 0, 1, 2], (moderate, 1)))
+    assert all(len(batch) == 4 * blocks for batch in batches[:-1])
+    np.testing.assert_array_equal(np.sort(drawn[labels[drawn] == 1]), np.flatnonzero(labels == 1))
+
+
+@given(counts, counts, counts, st.integers(1, 12))
+def test_class_0_is_used_evenly_over_the_epochs(none: int, moderate: int, severe: int, epochs: int) -> None:
+    labels = shuffled_labels(none, moderate, severe)
+    batches = [b for e in range(epochs) for b in rotating_batches(labels, e, 2, np.random.default_rng(e))]
+    used = np.bincount(np.concatenate(batches), minlength=len(labels))[labels == 0]
+    assert used.max() - used.min() <= 1
+    assert used.sum() == 2 * moderate * epochs
+
+
+@given(counts, counts, counts)
+def test_class_2_is_up_sampled_evenly(none: int, moderate: int, severe: int) -> None:
+    labels = shuffled_labels(none, moderate, severe)
+    used = np.bincount(np.concatenate(rotating_batches(labels, 0, 1, np.random.default_rng(0))), minlength=len(labels))
+    assert np.ptp(used[labels == 2]) <= 1
+    assert used[labels == 2].sum() == moderate
+
+
+@pytest.mark.parametrize("absent", [0, 1, 2])
+def test_a_class_without_a_scan_is_named(absent: int) -> None:
+    labels = np.array([c for c in (0, 1, 2) if c != absent] * 3)
+    with pytest.raises(ConfigError, match=f"severity {absent}"):
+        rotating_batches(labels, 0, 1, np.random.default_rng(0))
+
+
+@given(st.integers(2, 50), st.integers(2, 9))
+def test_standard_batches_hold_every_scan_once(count: int, size: int) -> None:
+    drawn = np.concatenate(standard_batches(count, size, np.random.default_rng(0)))
+    assert len(set(drawn)) == len(drawn) >= count - 1
+    assert len(drawn) == count or count % size == 1

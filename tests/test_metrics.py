@@ -1,0 +1,72 @@
+"""The figures, against their definitions."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from sklearn.metrics import balanced_accuracy_score, cohen_kappa_score, f1_score, recall_score
+
+from qcnode.ensemble.calibration import probabilities
+from train import metrics
+from train.calibrate import fitted_temperature
+
+GENERATOR = np.random.default_rng(0)
+TRUTH = GENERATOR.integers(0, 3, 200)
+NAMED = np.where(GENERATOR.random(200) < 0.7, TRUTH, GENERATOR.integers(0, 3, 200))
+
+
+def test_a_perfect_member_scores_one_everywhere() -> None:
+    assert set(metrics.challenge_figures(TRUTH, TRUTH).values()) == {1.0}
+    assert metrics.quadratic_kappa(TRUTH, TRUTH) == 1
+    assert metrics.severe_recall(TRUTH, TRUTH) == 1
+
+
+def test_the_fifteen_figures_are_the_challenges() -> None:
+    figures = metrics.challenge_figures(TRUTH, NAMED)
+    assert len(figures) == 15
+    assert figures["macro f1"] == pytest.approx(f1_score(TRUTH, NAMED, average="macro"))
+    assert (
+        figures["macro accuracy"] == figures["macro recall"] == pytest.approx(metrics.balanced_accuracy(TRUTH, NAMED))
+    )
+    accuracy = np.mean(TRUTH == NAMED)
+    assert all(figures[f"micro {name}"] == pytest.approx(accuracy) for name in ("precision", "recall", "f1", "f2"))
+
+
+def test_the_figures_are_scikit_learns() -> None:
+    assert metrics.macro_f1(TRUTH, NAMED) == pytest.approx(f1_score(TRUTH, NAMED, average="macro"))
+    assert metrics.balanced_accuracy(TRUTH, NAMED) == pytest.approx(balanced_accuracy_score(TRUTH, NAMED))
+    assert metrics.severe_recall(TRUTH, NAMED) == pytest.approx(recall_score(TRUTH, NAMED, average=None)[2])
+    assert metrics.quadratic_kappa(TRUTH, NAMED) == pytest.approx(cohen_kappa_score(TRUTH, NAMED, weights="quadratic"))
+
+
+def test_always_zero_on_the_challenges_counts_scores_what_its_arithmetic_says() -> None:
+    truth = np.repeat([0, 1, 2], [426, 60, 46])  # Noise in LISA 2025
+    assert metrics.majority_macro_f1(truth) == pytest.approx(2 * 0.8008 / 1.8008 / 3, abs=1e-3)
+
+
+def test_a_severe_scan_called_clean_costs_kappa_more_than_one_called_moderate() -> None:
+    far, near = TRUTH.copy(), TRUTH.copy()
+    severe = np.flatnonzero(TRUTH == 2)[:10]
+    far[severe], near[severe] = 0, 1
+    assert metrics.quadratic_kappa(TRUTH, far) < metrics.quadratic_kappa(TRUTH, near) < 1
+
+
+def test_an_interval_holds_its_value_and_grows_when_a_person_has_many_scans() -> None:
+    many = metrics.measured(metrics.macro_f1, TRUTH, NAMED, [f"S{i}" for i in range(200)])
+    few = metrics.measured(metrics.macro_f1, TRUTH, NAMED, [f"S{i // 40}" for i in range(200)])
+    assert many.low < many.value < many.high
+    assert many.value == few.value
+    twice = metrics.measured(metrics.macro_f1, np.tile(TRUTH, 2), np.tile(NAMED, 2), [f"S{i}" for i in range(200)] * 2)
+    assert twice.high - twice.low == pytest.approx(many.high - many.low, rel=0.25)
+
+
+def test_confidence_that_is_always_right_is_calibrated_and_certainty_that_fails_is_not() -> None:
+    truth = np.array([0, 1, 2, 0])
+    assert metrics.calibration_error(np.eye(3)[truth], truth) == 0
+    assert metrics.calibration_error(np.eye(3)[(truth + 1) % 3], truth) == 1
+
+
+def test_the_fitted_temperature_recovers_what_overconfidence_multiplied() -> None:
+    logits = GENERATOR.normal(size=(4000, 3)) * 2
+    truth = np.array([GENERATOR.choice(3, p=p) for p in probabilities(logits, 1.0)])
+    assert fitted_temperature(logits * 3, truth) == pytest.approx(3, rel=0.1)

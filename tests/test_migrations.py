@@ -1,0 +1,101 @@
+"""The migrations make the tables that the models speak of, from any earlier version, on each database."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from io import StringIO
+from pathlib import Path
+
+import pytest
+from alembic import command
+from alembic.autogenerate import compare_metadata
+from alembic.config import Config
+from alembic.migration import MigrationContext
+from alembic.script import ScriptDirectory
+from sqlalchemy import create_engine, inspect, text
+
+from qcnode.errors import ConfigError
+from qcnode.ledger import migrations
+from qcnode.ledger.database import connect
+from qcnode.ledger.models import Row
+
+
+@pytest.fixture
+def url(tmp_path: Path) -> str:
+    return f"sqlite:///{tmp_path / 'ledger.sqlite3'}"
+
+
+def scripts() -> ScriptDirectory:
+    return ScriptDirectory(str(Path(migrations.__file__).parent))
+
+
+def test_the_migrated_tables_are_those_of_the_models(url: str) -> None:
+    engine = connect(url)
+    with engine.connect() as connection:
+        context = MigrationContext.configure(connection, opts={"compare_type": True})
+        assert compare_metadata(context, Row.metadata) == []
+        names = {name for table in Row.metadata.tables for name in _constraints(connection, table)}
+    engine.dispose()
+    assert names == {str(c.name) for t in Row.metadata.tables.values() for c in t.constraints}
+
+
+def _constraints(connection, table: str) -> set[str]:
+    inspector = inspect(connection)
+    found = [inspector.get_pk_constraint(table), *inspector.get_unique_constraints(table)]
+    return {str(c["name"]) for c in [*found, *inspector.get_foreign_keys(table)]}
+
+
+def test_upgrading_twice_is_upgrading_once(url: str) -> None:
+    connect(url).dispose()
+    engine = connect(url)
+    with engine.connect() as connection:
+        assert MigrationContext.configure(connection).get_current_heads() == (scripts().get_current_head(),)
+    engine.dispose()
+
+
+def test_the_versions_are_one_line() -> None:
+    assert len(scripts().get_heads()) == 1
+    assert len(scripts().get_bases()) == 1
+
+
+def test_a_migration_that_breaks_leaves_nothing_behind(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    upgrade = command.upgrade
+
+    def broken(config: Config, revision: str) -> None:
+        upgrade(config, revision)
+        raise RuntimeError("power cut")
+
+    monkeypatch.setattr(command, "upgrade", broken)
+    with pytest.raises(RuntimeError, match="power cut"):
+        connect(url)
+    plain = create_engine(url)
+    assert inspect(plain).get_table_names() == []
+    plain.dispose()
+    monkeypatch.undo()
+    connect(url).dispose()
+
+
+def test_a_later_version_s_ledger_is_left_alone(url: str) -> None:
+    engine = connect(url)
+    with engine.execution_options(writes=True).begin() as connection:
+        connection.execute(text("UPDATE alembic_version SET version_num = '9999'"))
+    engine.dispose()
+    with pytest.raises(ConfigError, match="later version"):
+        connect(url)
+
+
+def test_postgresql_takes_the_same_migrations() -> None:
+    script = StringIO()
+    config = Config(output_buffer=script)
+    config.set_main_option("script_location", str(Path(migrations.__file__).parent))
+    config.attributes["dialect_name"] = "postgresql"
+    command.upgrade(config, "head", sql=True)
+    assert "at TIMESTAMP WITH TIME ZONE NOT NULL" in script.getvalue()
+    assert all(f"CREATE TABLE {table} " in script.getvalue() for table in Row.metadata.tables)
+
+
+def test_starting_beside_another_process_is_harmless(url: str) -> None:
+    start = f"from qcnode.ledger.store import Store; Store({url!r}).close()"
+    processes = [subprocess.Popen([sys.executable, "-W", "error", "-c", start]) for _ in range(3)]
+    assert [process.wait(60) for process in processes] == [0, 0, 0]

@@ -1,0 +1,257 @@
+"""The spool: acknowledged means durable."""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import os
+import stat
+import threading
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+from dicom_instances import SERIES, classic_slice, part10
+
+from qcnode.errors import PermanentError
+from qcnode.intake.spool import Outcome, Receipt, Spool, write_durably
+
+SOP = f"{SERIES}.1"
+FIRST = part10(classic_slice(1))
+OTHER = part10(classic_slice(1, ImageComments="other bytes"))
+
+
+@pytest.fixture
+def spool(tmp_path: Path) -> Spool:
+    return Spool(tmp_path)
+
+
+def tree(folder: Path) -> dict[str, bytes]:
+    """Every file under the folder."""
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def test_an_instance_lies_under_its_series(spool: Spool, tmp_path: Path) -> None:
+    receipt = spool.put(FIRST, SERIES, SOP)
+    assert receipt.outcome is Outcome.STORED
+    assert receipt.path == Path("spool") / SERIES / f"{SOP}.dcm"
+    assert receipt.size == len(FIRST)
+    assert tree(tmp_path) == {str(receipt.path): FIRST}
+    assert spool.read(SERIES, SOP) == FIRST
+    assert spool.receipt(SERIES, SOP) == receipt
+
+
+def test_the_hash_is_of_the_data_set(spool: Spool) -> None:
+    data_set = FIRST[FIRST.index(b"\x08\x00\x16\x00UI") :]
+    assert spool.put(FIRST, SERIES, SOP).sha256 == hashlib.sha256(data_set).hexdigest()
+
+
+def test_a_file_is_for_the_node_alone(spool: Spool, tmp_path: Path) -> None:
+    path = tmp_path / spool.put(FIRST, SERIES, SOP).path
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+
+
+def test_a_duplicate_changes_nothing(spool: Spool, tmp_path: Path) -> None:
+    first = spool.put(FIRST, SERIES, SOP)
+    before = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*.dcm")}
+    again = spool.put(FIRST, SERIES, SOP)
+    assert again == Receipt(Outcome.DUPLICATE, first.path, first.sha256, first.size)
+    assert {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*.dcm")} == before
+
+
+def test_the_same_data_set_from_another_sender_is_a_duplicate(spool: Spool) -> None:
+    spool.put(FIRST, SERIES, SOP)
+    ds = classic_slice(1)
+    part10(ds)
+    ds.file_meta.SourceApplicationEntityTitle = "ELSEWHERE"
+    path = spool._state / "other.dcm"
+    ds.save_as(path, enforce_file_format=True)
+    assert path.read_bytes() != FIRST
+    assert spool.put(path.read_bytes(), SERIES, SOP).outcome is Outcome.DUPLICATE
+
+
+def test_other_bytes_under_the_same_uids_are_kept_beside(spool: Spool, tmp_path: Path) -> None:
+    first = spool.put(FIRST, SERIES, SOP)
+    conflict = spool.put(OTHER, SERIES, SOP)
+    assert conflict.outcome is Outcome.CONFLICT
+    assert conflict.path == Path("spool/conflicts") / SERIES / f"{SOP}.{conflict.sha256[:16]}.dcm"
+    assert tree(tmp_path) == {str(first.path): FIRST, str(conflict.path): OTHER}
+    assert spool.put(OTHER, SERIES, SOP) == conflict
+    assert list(spool.scan()) == [(SERIES, SOP)]
+
+
+def test_one_uid_in_two_series_is_two_instances(spool: Spool) -> None:
+    assert spool.put(FIRST, SERIES, SOP).outcome is Outcome.STORED
+    assert spool.put(OTHER, SERIES + ".5", SOP).outcome is Outcome.STORED
+    assert sorted(spool.scan()) == [(SERIES, SOP), (SERIES + ".5", SOP)]
+    assert spool.instances(SERIES) == (SOP,)
+
+
+def test_concurrent_senders_of_one_instance_make_one(spool: Spool, tmp_path: Path) -> None:
+    start = threading.Barrier(8)
+
+    def send(data: bytes) -> Outcome:
+        start.wait()
+        return spool.put(data, SERIES, SOP).outcome
+
+    with ThreadPoolExecutor(8) as pool:
+        outcomes = list(pool.map(send, [FIRST, OTHER] * 4))
+    assert sorted(outcomes) == sorted([Outcome.STORED, *[Outcome.DUPLICATE] * 3, *[Outcome.CONFLICT] * 4])
+    assert sorted(tree(tmp_path).values()) == sorted([FIRST, OTHER])
+
+
+@pytest.mark.parametrize(("series", "sop"), [("..", SOP), (SERIES, "../../x"), ("tmp", SOP), ("", SOP)])
+def test_only_a_uid_names_a_file(spool: Spool, tmp_path: Path, series: str, sop: str) -> None:
+    with pytest.raises(PermanentError):
+        spool.put(FIRST, series, sop)
+    with pytest.raises(PermanentError):
+        spool.read(series, sop)
+    assert tree(tmp_path) == {}
+
+
+def test_a_series_is_removed_with_its_conflicts(spool: Spool, tmp_path: Path) -> None:
+    spool.put(FIRST, SERIES, SOP)
+    spool.put(OTHER, SERIES, SOP)
+    spool.put(OTHER, SERIES + ".5", SOP)
+    spool.remove(SERIES)
+    assert list(spool.scan()) == [(SERIES + ".5", SOP)]
+    assert not (tmp_path / "spool" / SERIES).exists() and not (tmp_path / "spool/conflicts" / SERIES).exists()
+    assert spool.put(OTHER, SERIES, SOP).outcome is Outcome.STORED
+
+
+def test_what_arrived_since_is_not_removed(spool: Spool) -> None:
+    spool.put(FIRST, SERIES, SOP)
+    spool.put(OTHER, SERIES, SOP + "2")
+    spool.remove(SERIES, only={SOP})
+    assert spool.instances(SERIES) == (SOP + "2",)
+    spool.remove("1.2.3.999")
+
+
+# A crash, between any two steps
+
+
+class Crash(BaseException):
+    """The power went: nothing after this instant happens, so it is no Exception that anybody may handle."""
+
+
+def crash(monkeypatch: pytest.MonkeyPatch, step: str, call: int, *, after: bool) -> None:
+    """Let the `call`-th use of os.`step` be the last thing that happens, done (`after`) or not; then nothing is tidied."""
+    real: Callable[..., object] = getattr(os, step)
+    calls = iter(range(1, 100))
+
+    def last(*arguments: object, **options: object) -> object:
+        now = next(calls)
+        if now == call and not after:
+            raise Crash
+        result = real(*arguments, **options)
+        if now == call:
+            raise Crash
+        return result
+
+    monkeypatch.setattr(os, step, last)
+    monkeypatch.setattr(Path, "unlink", lambda self, missing_ok=False: None)
+
+
+# put() of a new series: fsync of the file, link, fsync of the series folder, fsync of the spool folder.
+STEPS = [("fsync", 1), ("link", 1), ("fsync", 2), ("fsync", 3)]
+
+
+@pytest.mark.parametrize("data", [FIRST, OTHER], ids=["stored", "conflict"])
+@pytest.mark.parametrize("after", [False, True], ids=["before", "after"])
+@pytest.mark.parametrize(("step", "call"), STEPS)
+def test_a_crash_at_any_step_leaves_only_what_is_complete(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: str, call: int, after: bool, data: bytes
+) -> None:
+    acknowledged = {}
+    if data is OTHER:
+        acknowledged[SERIES, SOP] = FIRST
+        Spool(tmp_path).put(FIRST, SERIES, SOP)
+        call += step == "link"  # the first link finds the name taken
+    spool = Spool(tmp_path)
+    with monkeypatch.context() as context:
+        crash(context, step, call, after=after)
+        with pytest.raises(Crash):
+            spool.put(data, SERIES, SOP)
+
+    restarted = Spool(tmp_path)
+    assert restarted.clear_temporary() == 1
+    assert not list((tmp_path / "spool" / "tmp").iterdir())
+    on_disk = {uids: restarted.read(*uids) for uids in restarted.scan()}
+    assert acknowledged.items() <= on_disk.items()
+    assert set(on_disk.values()) <= {FIRST} and set(tree(tmp_path).values()) <= {FIRST, OTHER}
+
+    again = restarted.put(data, SERIES, SOP)
+    expected = {Outcome.CONFLICT} if data is OTHER else {Outcome.STORED, Outcome.DUPLICATE}
+    assert again.outcome in expected
+    assert (tmp_path / again.path).read_bytes() == data
+
+
+@pytest.mark.parametrize(("step", "call"), STEPS)
+def test_a_full_disk_is_not_acknowledged_and_leaves_no_temporary_file(
+    spool: Spool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: str, call: int
+) -> None:
+    real: Callable[..., object] = getattr(os, step)
+    calls = iter(range(1, 100))
+
+    def full(*arguments: object, **options: object) -> object:
+        if next(calls) == call:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        return real(*arguments, **options)
+
+    with monkeypatch.context() as context:
+        context.setattr(os, step, full)
+        with pytest.raises(OSError, match="No space left"):
+            spool.put(FIRST, SERIES, SOP)
+    assert not list((tmp_path / "spool" / "tmp").iterdir())
+    assert spool.put(FIRST, SERIES, SOP).outcome in (Outcome.STORED, Outcome.DUPLICATE)
+    assert spool.read(SERIES, SOP) == FIRST
+
+
+def synced(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
+    """The files and folders that fsync is called on from now on, by the names they have then."""
+    paths: list[Path] = []
+    real = os.fsync
+
+    def fsync(descriptor: int) -> None:
+        paths.append(Path(os.readlink(f"/proc/self/fd/{descriptor}")))
+        real(descriptor)
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    return paths
+
+
+def test_a_duplicate_waits_for_the_disk_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its twin may have linked the name a moment ago and not have synced it yet."""
+    Spool(tmp_path).put(FIRST, SERIES, SOP)
+    spool, paths = Spool(tmp_path), synced(monkeypatch)
+    assert spool.put(FIRST, SERIES, SOP).outcome is Outcome.DUPLICATE
+    assert paths[-2:] == [tmp_path / "spool" / SERIES, tmp_path / "spool"]
+
+
+def test_each_name_on_the_way_is_synced_once_it_is_new(
+    spool: Spool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    paths, root = synced(monkeypatch), tmp_path / "spool"
+    spool.put(FIRST, SERIES, SOP)
+    assert paths[0].parent == root / "tmp" and paths[1:] == [root / SERIES, root]
+    paths.clear()
+    spool.put(OTHER, SERIES, SOP + "2")
+    assert paths[0].parent == root / "tmp" and paths[1:] == [root / SERIES]
+    spool.remove(SERIES)
+    paths.clear()
+    spool.put(FIRST, SERIES, SOP)
+    assert paths[1:] == [root / SERIES, root]
+
+
+def test_a_document_is_replaced_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "documents" / "1.2.3.dcm"
+    write_durably(path, b"first")
+    paths = synced(monkeypatch)
+    write_durably(path, b"second")
+    assert tree(tmp_path) == {"documents/1.2.3.dcm": b"second"}
+    assert path.parent in paths
+    monkeypatch.setattr(os, "fsync", lambda descriptor: os.strerror(1 / 0))
+    with pytest.raises(ZeroDivisionError):
+        write_durably(path, b"third")
+    assert tree(tmp_path) == {"documents/1.2.3.dcm": b"second"}

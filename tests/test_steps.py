@@ -1,0 +1,237 @@
+"""The units of work on a real spool and a real ledger; only the grading is a stand-in."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from concurrent.futures.process import BrokenProcessPool
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from qcnode.artifacts import Artifact, Plane, Severity
+from qcnode.config import Alert, Destination, Settings, StateFolder
+from qcnode.imaging import phantom
+from qcnode.imaging.swoop import classic_series, swoop_series, to_bytes
+from qcnode.intake.completeness import AssociationState
+from qcnode.intake.facts import read_facts
+from qcnode.intake.spool import Spool
+from qcnode.ledger.store import Store
+from qcnode.reporting.documents import documents
+from qcnode.states import MAX_ATTEMPTS, State
+from qcnode.steps import adopt, assemble_once, assess_once, retain_once
+from qcnode.verdict import Assessment, Decision, Grade, not_assessable, verdict
+from qcnode.worker import Job, Outcome
+
+NOW = datetime(2026, 3, 1, 12, 0, tzinfo=UTC)
+
+
+@pytest.fixture(scope="session")
+def swoop() -> bytes:
+    generator = np.random.default_rng(1)
+    return to_bytes(swoop_series(phantom.head(generator, Plane.AXIAL), patient_id="P1", generator=generator))
+
+
+@pytest.fixture(scope="session")
+def slices() -> list[bytes]:
+    generator = np.random.default_rng(2)
+    head = phantom.head(generator, Plane.AXIAL)
+    return [to_bytes(one) for one in classic_series(head, patient_id="P1", generator=generator)]
+
+
+@pytest.fixture
+def settings(tmp_path: Path) -> Settings:
+    return Settings(
+        state=StateFolder(folder=tmp_path),
+        destinations=(Destination(name="pacs", ae_title="PACS", host="127.0.0.1", port=104),),
+        alerts=(Alert(url="json://127.0.0.1:9/x"),),
+    )
+
+
+@pytest.fixture
+def store(settings: Settings) -> Iterator[Store]:
+    with Store.open(settings.state) as opened:
+        yield opened
+
+
+@pytest.fixture
+def spool(settings: Settings) -> Spool:
+    return Spool(settings.state.folder)
+
+
+def put(spool: Spool, instance: bytes) -> str:
+    facts = read_facts(instance)
+    spool.put(instance, facts.series_instance_uid, facts.sop_instance_uid)
+    return facts.series_instance_uid
+
+
+def released(series_uid: str) -> AssociationState:
+    return AssociationState.RELEASED
+
+
+def unknown(series_uid: str) -> AssociationState:
+    return AssociationState.UNKNOWN
+
+
+def graded(severity: int) -> Assessment:
+    probabilities = (0.0, 0.1, 0.9) if severity else (0.9, 0.1, 0.0)
+    grades = {artifact: Grade(Severity(severity), probabilities) for artifact in Artifact}
+    return Assessment(verdict(grades), plane=Plane.AXIAL, grades=grades, ensemble="stand-in")
+
+
+def answer(severity: int, job: Job) -> Outcome:
+    assessment = graded(severity)
+    built = documents(assessment, job.instances, revision=job.revision, at=job.at, predecessor_uid=job.predecessor_uid)
+    return Outcome(assessment, built)
+
+
+def test_adoption_makes_a_series_of_what_lies_in_the_spool(store: Store, spool: Spool, swoop: bytes) -> None:
+    series_uid = put(spool, swoop)
+    assert adopt(store, spool, NOW) == 1
+    assert adopt(store, spool, NOW) == 0, "what is known is not adopted again"
+    found = store.overview.detail(series_uid)
+    assert found is not None
+    assert found.state is State.RECEIVING
+    assert found.instance_count == 1
+
+
+def test_a_swoop_object_is_ready_the_moment_it_is_there(
+    store: Store, spool: Spool, settings: Settings, swoop: bytes
+) -> None:
+    put(spool, swoop)
+    adopt(store, spool, NOW)
+    assert assemble_once(store, unknown, settings, NOW) == (1, None)
+
+
+def test_slices_wait_for_the_grace_and_say_when(
+    store: Store, spool: Spool, settings: Settings, slices: list[bytes]
+) -> None:
+    for one in slices:
+        put(spool, one)
+    adopt(store, spool, NOW)
+    grace = timedelta(seconds=settings.completeness.grace_seconds)
+    assert assemble_once(store, released, settings, NOW) == (0, NOW + grace)
+    assert assemble_once(store, released, settings, NOW + grace) == (1, None)
+
+
+def test_a_severe_series_leaves_documents_deliveries_and_an_alert(
+    store: Store, spool: Spool, settings: Settings, swoop: bytes
+) -> None:
+    series_uid = put(spool, swoop)
+    adopt(store, spool, NOW)
+    assemble_once(store, unknown, settings, NOW)
+    folder = settings.state.folder
+    assert assess_once(store, spool, folder, lambda job: answer(2, job), settings, lambda: NOW)
+    assert not assess_once(store, spool, folder, lambda job: answer(2, job), settings, lambda: NOW), "once is enough"
+
+    found = store.overview.detail(series_uid)
+    assert found is not None
+    assert found.latest is not None
+    assert found.state is State.ASSESSED
+    assert found.latest.decision is Decision.RESCAN
+    assert {document.kind for document in found.latest.documents} == {"report", "flag", "capture", "alert"}
+    for document in found.latest.documents:
+        assert [delivery.destination for delivery in document.deliveries] == (
+            ["alert-1"] if document.kind == "alert" else ["pacs"]
+        )
+        if document.path is not None:
+            assert (folder / document.path).is_file()
+
+
+def test_a_clean_series_has_no_flag_and_no_alert(store: Store, spool: Spool, settings: Settings, swoop: bytes) -> None:
+    series_uid = put(spool, swoop)
+    adopt(store, spool, NOW)
+    assemble_once(store, unknown, settings, NOW)
+    assess_once(store, spool, settings.state.folder, lambda job: answer(0, job), settings, lambda: NOW)
+    found = store.overview.detail(series_uid)
+    assert found is not None
+    assert found.latest is not None
+    assert {document.kind for document in found.latest.documents} == {"report", "capture"}
+
+
+def test_a_series_that_kills_the_grading_process_fails_after_its_attempts(
+    store: Store, spool: Spool, settings: Settings, swoop: bytes
+) -> None:
+    series_uid = put(spool, swoop)
+    adopt(store, spool, NOW)
+    assemble_once(store, unknown, settings, NOW)
+
+    def die(job: Job) -> Outcome:
+        raise BrokenProcessPool
+
+    attempts = 0
+    while assess_once(store, spool, settings.state.folder, die, settings, lambda: NOW):
+        attempts += 1
+    found = store.overview.detail(series_uid)
+    assert found is not None
+    assert (attempts, found.state) == (MAX_ATTEMPTS, State.FAILED)
+    assert found.reason
+    assert store.retry(series_uid, NOW)
+    assert assess_once(store, spool, settings.state.folder, lambda job: answer(0, job), settings, lambda: NOW)
+    again = store.overview.detail(series_uid)
+    assert again is not None
+    assert again.state is State.ASSESSED
+
+
+def test_a_late_slice_voids_the_claim_and_makes_a_revision_that_supersedes(
+    store: Store, spool: Spool, settings: Settings, slices: list[bytes]
+) -> None:
+    *early, late = slices
+    for one in early:
+        series_uid = put(spool, one)
+    adopt(store, spool, NOW)
+    later = NOW + timedelta(seconds=60)
+    folder = settings.state.folder
+
+    def interrupted(job: Job) -> Outcome:
+        put(spool, late)
+        adopt(store, spool, later)
+        return answer(0, job)
+
+    assemble_once(store, released, settings, later)
+    assess_once(store, spool, folder, interrupted, settings, lambda: later)
+    found = store.overview.detail(series_uid)
+    assert found is not None
+    assert found.latest is None, "the result of a void claim is thrown away"
+    assert (found.state, found.revision) == (State.RECEIVING, 2)
+
+    much_later = later + timedelta(seconds=60)
+    assemble_once(store, released, settings, much_later)
+    jobs: list[Job] = []
+    assess_once(store, spool, folder, lambda job: jobs.append(job) or answer(0, job), settings, lambda: much_later)
+    assert len(jobs[0].instances) == len(slices)
+    assert jobs[0].predecessor_uid is None, "nothing was reported before"
+
+
+def test_an_excluded_series_is_kept_with_its_reason(
+    store: Store, spool: Spool, settings: Settings, swoop: bytes
+) -> None:
+    series_uid = put(spool, swoop)
+    adopt(store, spool, NOW)
+    assemble_once(store, unknown, settings, NOW)
+    why = "A localizer is not for assessment."
+    excluded = Outcome(Assessment(not_assessable(why), excluded=why), ())
+    assess_once(store, spool, settings.state.folder, lambda job: excluded, settings, lambda: NOW)
+    found = store.overview.detail(series_uid)
+    assert found is not None
+    assert (found.state, found.reason) == (State.EXCLUDED, why)
+
+
+def test_retention_lets_go_of_images_only_after_their_delivery(
+    store: Store, spool: Spool, settings: Settings, swoop: bytes
+) -> None:
+    series_uid = put(spool, swoop)
+    adopt(store, spool, NOW)
+    assemble_once(store, unknown, settings, NOW)
+    assess_once(store, spool, settings.state.folder, lambda job: answer(2, job), settings, lambda: NOW)
+    long_after = NOW + timedelta(days=400)
+    assert retain_once(store, spool, 30, long_after) == 0, "its documents are still due"
+    for name in ("pacs", "alert-1"):
+        for due in store.deliveries.due(name, NOW):
+            store.deliveries.mark_sent(due.id, NOW)
+    assert retain_once(store, spool, 30, NOW + timedelta(days=29)) == 0
+    assert retain_once(store, spool, 30, long_after) == 1
+    assert retain_once(store, spool, 30, long_after) == 0
+    assert spool.instances(series_uid) == ()
+    assert adopt(store, spool, long_after) == 0

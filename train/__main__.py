@@ -1,0 +1,186 @@
+"""`python -m train`: simulate a corpus, fit the members, evaluate them, export what the node loads."""
+
+from __future__ import annotations
+
+import json
+import logging
+import sys
+from collections.abc import Callable
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from qcnode.artifacts import Artifact
+from qcnode.errors import ConfigError, QcnodeError
+from train.progress import progress
+
+if TYPE_CHECKING:
+    from train.dataset import Inputs
+
+app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False, help=__doc__)
+SPLIT = "split.json"
+Data = Annotated[Path, typer.Option(help="A folder in the LISA layout: images and labels.csv.")]
+Cache = Annotated[Path | None, typer.Option(help="Where network inputs are kept; default DATA/.inputs.")]
+
+
+@app.callback()
+def main_options(debug: Annotated[bool, typer.Option(help="Show the traceback of an error.")] = False) -> None:
+    """Train the ensemble on a folder in the LISA layout."""
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
+
+
+@app.command()
+def simulate(
+    brains: Annotated[Path, typer.Argument(help="The folder of source brains.")],
+    out: Annotated[Path, typer.Argument(help="The LISA-layout folder to write.")],
+    count: Annotated[int, typer.Option(help="Scans to write.")] = 2000,
+    seed: int = 1,
+) -> None:
+    """Make scans with known artifacts from brains without."""
+    from train.simulate import simulate_corpus
+
+    simulate_corpus(brains, out, count=count, seed=seed)
+
+
+@app.command()
+def fit(
+    data: Data,
+    out: Annotated[Path, typer.Option(help="The run's folder: members, records, the split.")],
+    artifact: Annotated[list[Artifact] | None, typer.Option(help="Only these members.")] = None,
+    encoder: str | None = None,
+    width: int | None = None,
+    epochs: Annotated[int | None, typer.Option(help="Of each member.")] = None,
+    batching: Annotated[str | None, typer.Option(help="rotating or standard.")] = None,
+    reweight: Annotated[bool | None, typer.Option(help="BRIQA's gradient reweighting.")] = None,
+    seed: int | None = None,
+    config: Annotated[Path | None, typer.Option(help="A TOML file; options given here win.")] = None,
+    start: Annotated[
+        Path | None, typer.Option(help="An earlier run whose split and shared encoder to go on from.")
+    ] = None,
+    cache: Cache = None,
+) -> None:
+    """Train the members, each with its best epoch on validation subjects; test subjects are left alone."""
+    from safetensors.torch import load_file
+
+    from train.config import read_config
+    from train.dataset import read_scans, subject_kinds
+    from train.loop import SHARED, Shared, fit_member, fit_shared
+    from train.split import TEST, TRAIN, VALIDATION, split_subjects, subjects_of
+
+    overrides = {"encoder": encoder, "width": width, "epochs": epochs, "batching": batching, "reweight": reweight}
+    settings = read_config(config, **overrides, seed=seed)
+    scans = read_scans(data)
+    known = _read_split(start) if start else None
+    part_of = split_subjects(subject_kinds(data, scans), settings.seed, known)
+    everything = _inputs(data, cache, part_of, [TRAIN, VALIDATION])
+    training, validation = (everything.of(subjects_of(part_of, part)) for part in (TRAIN, VALIDATION))
+    if not training.scans or not validation.scans:
+        raise ConfigError(f"{data} has too few patients to validate on; five are the least.")
+    out.mkdir(parents=True, exist_ok=True)
+    (out / SPLIT).write_text(json.dumps(part_of, indent=1, sort_keys=True) + "\n")
+    parts = {part: len(subjects_of(part_of, part)) for part in (TRAIN, VALIDATION, TEST)}
+    logging.info("fit_started training_scans=%d subjects=%s", len(training.scans), parts)
+    shared = None
+    earlier = start / SHARED if start else None
+    if settings.shared_epochs:
+        shared = fit_shared(settings, training, validation, out, earlier)
+    elif earlier is not None:
+        shared = Shared(settings.encoder, settings.width)
+        shared.load_state_dict(load_file(earlier))
+    for one in artifact or list(Artifact):
+        fit_member(settings, one, shared, training, validation, out)
+
+
+@app.command()
+def evaluate(
+    data: Data,
+    weights: Annotated[Path | None, typer.Option(help="A weights folder; default the shipped one.")] = None,
+    runs: Annotated[Path | None, typer.Option(help="The run whose test subjects to use; default everybody.")] = None,
+    as_json: Annotated[bool, typer.Option("--json")] = False,
+    cache: Cache = None,
+) -> None:
+    """Measure a weights folder on rated scans."""
+    from qcnode.ensemble.runtime import Ensemble
+    from train.export import evaluated, figures_table
+
+    figures = evaluated(Ensemble.load(weights), _test_inputs(data, cache, runs))
+    listed = {artifact.value: its.model_dump() for artifact, its in figures.items()}
+    typer.echo(json.dumps(listed, indent=2) if as_json else figures_table(figures))
+
+
+@app.command()
+def export(
+    data: Data,
+    runs: Annotated[Path, typer.Option(help="The run's folder.")],
+    out: Annotated[Path, typer.Option(help="The weights folder to write.")],
+    name: Annotated[str, typer.Option(help="The ensemble's name; its id adds a digest of the members.")] = "site",
+    severity_definition: Annotated[str, typer.Option(help="What 0, 1 and 2 mean in the labels.")] = "site-raters",
+    contrast: Annotated[list[str] | None, typer.Option(help="Contrasts measured; default T2w.")] = None,
+    cache: Cache = None,
+) -> None:
+    """Write a weights folder, measured on the run's test subjects."""
+    from qcnode.ensemble.runtime import Ensemble
+    from train.export import add_figures, evaluated, figures_table, write_weights
+
+    manifest = write_weights(
+        runs,
+        out,
+        name=name,
+        severity_definition=severity_definition,
+        contrasts=contrast or ["T2w"],
+        created=datetime.now(UTC).replace(microsecond=0),
+    )
+    figures = evaluated(Ensemble.load(out), _test_inputs(data, cache, runs))
+    add_figures(manifest, figures, out)
+    typer.echo(figures_table(figures))
+
+
+def _test_inputs(data: Path, cache: Path | None, runs: Path | None) -> Inputs:
+    from train.split import TEST
+
+    if runs is None:
+        return _inputs(data, cache, None, [])
+    found = _inputs(data, cache, _read_split(runs), [TEST])
+    if not found.scans:
+        raise ConfigError(
+            f"No scan in {data} is of a test subject of {runs}; name the data that the run was made from."
+        )
+    return found
+
+
+def _inputs(data: Path, cache: Path | None, part_of: dict[str, str] | None, parts: list[str]) -> Inputs:
+    """The network inputs of the subjects in these parts (of everybody where there is no split)."""
+    from train.dataset import cached_input, inputs, read_scans
+
+    scans = [scan for scan in read_scans(data) if part_of is None or part_of.get(scan.subject) in parts]
+    folder = cache or data / ".inputs"
+    return inputs(scans, [cached_input(scan, folder) for scan in progress(scans, "read")])
+
+
+def _read_split(runs: Path) -> dict[str, str]:
+    try:
+        split: dict[str, str] = json.loads((runs / SPLIT).read_text())
+        return split
+    except OSError as error:
+        raise ConfigError(f"{runs / SPLIT} cannot be read ({error.strerror}); name a run's folder.") from error
+
+
+def main(argv: list[str] | None = None, run: Callable[..., object] = app) -> int:
+    """Run the command line; 0 done, 1 failed, 2 configuration or usage."""
+    arguments = sys.argv[1:] if argv is None else argv
+    try:
+        run(arguments, standalone_mode=True)
+    except SystemExit as stop:
+        return stop.code if isinstance(stop.code, int) else 1
+    except QcnodeError as error:
+        if "--debug" in arguments:
+            raise
+        typer.echo(str(error), err=True)
+        return 2 if isinstance(error, ConfigError) else 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,222 @@
+"""A clean scan and a draw → the simulated scan, with every artifact measured on it.
+
+The order follows the physics: distortion and positioning move the anatomy, contrast and shading change its signal, motion
+mixes k-space, the tone and the noise are added to k-space, and banding multiplies the image.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from qcnode.artifacts import Artifact, Severity
+from qcnode.imaging.phantom import mix_poses
+from qcnode.imaging.volume import Volume
+from train import physics, severity
+from train.draws import Draw
+from train.physics import Array, Complex
+from train.scans import DIRECTIONS, CleanScan, Pose, Rendered, moved, render
+from train.severity import OutOfContract
+
+SMALLEST_CONTRAST = 0.07  # of S, of the head as rendered: below it grey and white are guesswork
+LARGEST_BAND_COVER = 0.8  # share of the brain: a band that covers all of it cannot be seen
+
+
+@dataclass(frozen=True)
+class Simulated:
+    """A finished scan: relative to S = 1, with what was measured on it and the labels that this means."""
+
+    volume: Volume
+    measured: dict[str, float]
+    labels: dict[Artifact, Severity]
+
+
+def apply(scan: CleanScan, draw: Draw) -> Simulated:
+    """Simulate a drawn scan. Raises OutOfContract where a measured value is not the severity that was drawn."""
+    measured: dict[str, float] = {}
+    pose = _positioned(scan, draw, measured)
+    deformation = _deformation(scan, draw, pose, measured)
+    seen = render(scan, pose, deformation)
+    mean = float(seen.signal[seen.brain > 0.5].mean())
+    seen = replace(seen, signal=seen.signal / np.float32(mean))
+    signal = _signal(scan, seen, draw, measured)
+    image = _in_motion(scan, seen, signal, draw, pose, measured)
+    noise = physics.complex_noise(image.shape, draw.noise_sigma, np.random.default_rng(draw.noise_seed))
+    measured["noise_sigma"] = physics.noise_sigma(noise)
+    tone = _tone(image.shape, draw, measured)
+    band = _banding(scan, seen, draw, measured)
+    finished = np.abs(image + noise + tone) * band
+    labels = {artifact: severity.severity_of(artifact, measured) for artifact in Artifact}
+    if wrong := [a for a in Artifact if labels[a] != draw.levels[a.value]]:
+        raise OutOfContract(f"{', '.join(wrong)} did not reach the drawn severity; draw the scan again")
+    return Simulated(Volume(finished.astype(np.float32), scan.grid.affine), measured, labels)
+
+
+def _positioned(scan: CleanScan, draw: Draw, measured: dict[str, float]) -> Pose:
+    pose = scan.pose
+    if draw.tilt_degrees is not None and draw.offset_mm is not None:
+        pose = Pose(draw.tilt_degrees, draw.offset_mm)
+    if draw.cut_share is not None:
+        pose = _until_cut(scan, pose, draw.cut_share)
+    measured["tilt_degrees"] = float(np.abs(pose.angles_degrees).max())
+    measured["offset_mm"] = float(np.linalg.norm(pose.offset_mm))
+    measured["cut_share"] = cut_share(scan, pose)
+    return pose
+
+
+def cut_share(scan: CleanScan, pose: Pose) -> float:
+    """Share of the brain that lies outside the field of view."""
+    points = (scan.head.brain_points_mm @ pose.rotation.T + pose.offset_mm) @ DIRECTIONS[scan.grid.plane]
+    half = np.array(scan.grid.shape) * scan.grid.spacing_mm / 2
+    return float((np.abs(points) > half).any(axis=1).mean())
+
+
+def _until_cut(scan: CleanScan, pose: Pose, share: float) -> Pose:
+    """Move the head along its offset until the field of view cuts this share of the brain."""
+    near, far = 0.0, 200.0
+    for _ in range(12):
+        distance = (near + far) / 2
+        x, y, z = (float(v) * distance for v in pose.offset_mm)
+        shifted = Pose(pose.angles_degrees, (x, y, z))
+        near, far = (distance, far) if cut_share(scan, shifted) < share else (near, distance)
+    return shifted
+
+
+def _deformation(scan: CleanScan, draw: Draw, pose: Pose, measured: dict[str, float]) -> physics.Waves | None:
+    """Plane waves of the drawn displacement, at the wavelength that gives the drawn strain."""
+    measured["displacement_mm"] = measured["strain"] = 0.0
+    if draw.displacement_mm == 0:
+        return None
+    generator = np.random.default_rng(draw.distortion_seed)
+    directions, polarisations = generator.standard_normal((2, 4, 3))
+    directions /= np.linalg.norm(directions, axis=1, keepdims=True)
+    phases = generator.uniform(0, 2 * np.pi, 4)
+    brain_mm = scan.head.brain_points_mm.astype(float) @ pose.rotation.T + pose.offset_mm
+    few, largest = brain_mm[:600], draw.displacement_mm
+    short, long = np.log(40.0), np.log(900.0)
+    for _ in range(10):
+        middle = (short + long) / 2
+        waves = physics.Waves(directions, polarisations, phases, few, float(np.exp(middle)), largest)
+        short, long = (short, middle) if physics.strain(waves.jacobian(few)) < draw.strain else (middle, long)
+    waves = physics.Waves(directions, polarisations, phases, brain_mm, float(np.exp((short + long) / 2)), largest)
+    jacobian = waves.jacobian(brain_mm)
+    half = np.array(scan.grid.shape) * scan.grid.spacing_mm / 2
+    corners = np.stack(np.meshgrid(*[np.linspace(-h, h, 9) for h in half], indexing="ij"), -1).reshape(-1, 3)
+    everywhere = waves.jacobian(corners @ DIRECTIONS[scan.grid.plane].T)
+    if min(np.linalg.det(jacobian).min(), np.linalg.det(everywhere).min()) <= severity.SMALLEST_JACOBIAN:
+        raise OutOfContract("the drawn distortion folds or nearly folds the anatomy; draw the scan again")
+    measured["displacement_mm"] = float(np.linalg.norm(waves(brain_mm), axis=1).max())
+    measured["strain"] = physics.strain(jacobian)
+    return waves
+
+
+def _signal(scan: CleanScan, seen: Rendered, draw: Draw, measured: dict[str, float]) -> Array:
+    native = physics.contrast(seen.signal, seen.grey, seen.white)
+    if abs(native) < SMALLEST_CONTRAST:
+        raise OutOfContract("grey and white matter look alike in the clean scan; draw another head")
+    # Every clean scan has about the same contrast, so that a loss can be told from a low contrast of its own.
+    signal = physics.faded(seen.signal, seen.grey, seen.white, scan.contrast / abs(native))
+    clean = physics.contrast(signal, seen.grey, seen.white)
+    if draw.contrast_left < 1:
+        signal = physics.faded(signal, seen.grey, seen.white, draw.contrast_left)
+    measured["contrast_left"] = physics.contrast(signal, seen.grey, seen.white) / clean
+    measured["clean_contrast"] = clean
+    nodes = np.random.default_rng(draw.shading_seed).standard_normal((3, 4, 4))
+    field = physics.shading(signal.shape, seen.brain, draw.shading_ratio, nodes)
+    measured["shading_ratio"] = physics.shading_ratio(field, seen.brain)
+    return np.maximum(signal, 0) * field
+
+
+def _in_motion(
+    scan: CleanScan, seen: Rendered, signal: Array, draw: Draw, pose: Pose, measured: dict[str, float]
+) -> Complex:
+    """Scale the drawn poses until the difference to the unmoved scan is the drawn one."""
+    still = signal.astype(np.complex64)
+    measured["motion_nrms"] = 0.0
+    if draw.motion_nrms == 0:
+        return still
+    lines = _pose_of_line(draw, signal.shape[draw.phase_axis])
+    centre = np.array(pose.offset_mm)
+    poses = _around_centre(draw, lines)
+    weak, strong, scale = 0.0, 0.0, 1.0 + 12.0 * draw.motion_nrms
+    for _ in range(7):
+        volumes = [moved(signal, scan.grid, _pose(p * scale), centre) for p in poses]
+        image = mix_poses(volumes, lines, draw.phase_axis)
+        reached = physics.nrms(image, signal, seen.brain)
+        if abs(reached / draw.motion_nrms - 1) < 0.03:
+            break
+        weak, strong = (scale, strong) if reached < draw.motion_nrms else (weak, scale)
+        step = float(np.clip(draw.motion_nrms / max(reached, 1e-6), 0.3, 2.5))
+        scale = scale * step if not strong or not weak else float(np.clip(scale * step, weak * 1.02, strong * 0.98))
+        if scale > 30:
+            raise OutOfContract("no plausible movement gives the drawn difference; draw the scan again")
+    measured["motion_nrms"] = reached
+    measured["motion_scale"] = scale
+    return image
+
+
+def _around_centre(draw: Draw, lines: NDArray[np.int64]) -> NDArray[np.float64]:
+    """The poses (n, 6) relative to their mean over the low frequencies, which decide where the head is seen."""
+    poses = np.array([angles + shifts for angles, shifts in draw.motion_poses])
+    frequency = np.arange(len(lines)) - len(lines) // 2
+    weight = np.exp(-((frequency / (0.04 * len(lines))) ** 2))
+    return np.asarray(poses - np.average(poses[lines], axis=0, weights=weight))
+
+
+def _pose(values: NDArray[np.float64]) -> Pose:
+    a, b, c, x, y, z = (float(v) for v in values)
+    return Pose((a, b, c), (x, y, z))
+
+
+def _pose_of_line(draw: Draw, lines: int) -> NDArray[np.int64]:
+    """Which pose each k-space line (lowest frequency in the middle) was filled in: time runs through the poses."""
+    generator = np.random.default_rng(draw.motion_seed)
+    count = len(draw.motion_poses)
+    changes = np.sort(generator.uniform(0.05, 0.95, count - 1))
+    time = np.arange(lines) / lines
+    if draw.motion_order == "linear":  # a movement far from the lowest frequencies would hardly be seen
+        changes = np.sort(generator.normal(0.5, 0.08, count - 1))
+    elif draw.motion_order == "interleaved":  # echo trains: neighbouring lines are read far apart in time
+        train = int(generator.integers(4, 17))
+        time = (np.arange(lines) % train + np.arange(lines) / lines) / train
+    elif draw.motion_order == "scattered":
+        time = generator.permutation(lines) / lines
+    return np.searchsorted(changes, time)
+
+
+def _tone(shape: tuple[int, ...], draw: Draw, measured: dict[str, float]) -> Complex:
+    slices, rows, columns = shape
+    readout, lines = (columns, rows) if draw.phase_axis == 1 else (rows, columns)
+    positions = [p * (readout - 1) for p in draw.zipper_positions]
+    generator = np.random.default_rng(draw.zipper_seed)
+    if draw.zipper_phase == "jumps":
+        phases = generator.uniform(0, 2 * np.pi, (len(positions), slices, lines))
+    else:  # a drifting frequency: the phase grows with the square of time, and the line is even
+        rate = generator.uniform(0.85, 1.0, (len(positions), 1, 1)) * np.pi / lines
+        start = generator.uniform(0, 2 * np.pi, (len(positions), slices, 1))
+        phases = rate * np.arange(lines) ** 2 + start
+    first, last = (round(share * slices) for share in draw.zipper_slices)
+    tone = physics.zipper((slices, rows, columns), draw.phase_axis, positions, phases, (first, last))
+    tone *= np.float32(draw.zipper_amplitude)
+    found = physics.zipper_lines(tone, draw.phase_axis, max(0.7 * draw.zipper_amplitude, 1e-6))
+    measured["zipper_lines"] = float(len(found))
+    measured["zipper_amplitude"] = min((amplitude for _, amplitude in found), default=0.0)
+    return tone
+
+
+def _banding(scan: CleanScan, seen: Rendered, draw: Draw, measured: dict[str, float]) -> Array:
+    """A field of bands, dark or bright, whose largest change in the brain is the drawn one."""
+    axes = np.ogrid[tuple(slice(0, n) for n in scan.grid.shape)]
+    unit = [a / (n - 1) - 0.5 for a, n in zip(axes, scan.grid.shape, strict=True)]
+    along = sum(u * d for u, d in zip(unit, draw.band_direction, strict=True))
+    profile = physics.bands((np.asarray(along) + 0.5).astype(np.float32), draw.bands, draw.band_flat)
+    inside = profile[seen.brain > 0.5]
+    in_brain = float(inside.max())
+    if draw.band_depth > 0 and (in_brain < 0.5 or not 0.1 < (inside > in_brain / 2).mean() < LARGEST_BAND_COVER):
+        raise OutOfContract("no band's edge crosses the brain; draw the scan again")
+    sign = 1.0 if sum(draw.band_direction) > 0 else -1.0
+    field = (1 + sign * draw.band_depth / max(in_brain, 0.5) * profile).astype(np.float32)
+    measured["band_depth"] = physics.band_depth(field, seen.brain)
+    return field

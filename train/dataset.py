@@ -1,0 +1,115 @@
+"""A folder in the LISA layout → scans with their labels, and their network inputs, made once."""
+
+from __future__ import annotations
+
+import csv
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from qcnode.artifacts import Artifact, Plane, Severity
+from qcnode.errors import ConfigError, QcnodeError
+from qcnode.imaging.preprocess import INPUT_SHAPE, PREPROCESSING, network_input
+from qcnode.imaging.volume import volume_from_nifti
+
+LABELS = "labels.csv"
+SUBJECTS = "subjects.csv"
+_NAME = re.compile(r"(?P<subject>[A-Za-z]+(?:_[A-Za-z]+)*_\d+)_(?:.*_)?(?P<plane>axi|cor|sag)\.nii(?:\.gz)?")
+
+
+@dataclass(frozen=True)
+class Scan:
+    """One rated scan. `labels` are severities in the order of Artifact."""
+
+    path: Path
+    subject: str
+    plane: Plane
+    labels: tuple[int, ...]
+
+
+def read_scans(folder: Path) -> list[Scan]:
+    """The scans that the folder's labels.csv lists; raises ConfigError that names the row and what to do."""
+    table = folder / LABELS
+    try:
+        with table.open(newline="") as file:
+            rows = list(csv.DictReader(file))
+    except OSError as error:
+        raise ConfigError(f"{table} cannot be read ({error.strerror}); name a folder in the LISA layout.") from error
+    missing = [column for column in ("filename", *Artifact) if not rows or column not in rows[0]]
+    if missing:
+        raise ConfigError(
+            f"{table} has no rows, or no column {missing[0]}; its columns are filename and the artifacts."
+        )
+    return [_scan(folder, row, f"{table} row {number}") for number, row in enumerate(rows, start=2)]
+
+
+def _scan(folder: Path, row: dict[str, str], where: str) -> Scan:
+    name = row["filename"]
+    match = _NAME.fullmatch(name)
+    if match is None:
+        raise ConfigError(f'{where}: "{name}" does not name a patient and a plane (axi, cor, sag); rename the image.')
+    if not (folder / name).is_file():
+        raise ConfigError(f"{where}: {folder / name} is missing; add the image or take the row out.")
+    for artifact in Artifact:
+        if row[artifact] not in {str(int(severity)) for severity in Severity}:
+            raise ConfigError(f'{where} ({name}): {artifact} is "{row[artifact]}"; write 0, 1 or 2.')
+    plane = next(plane for plane in Plane if plane.suffix == match["plane"])
+    return Scan(folder / name, match["subject"], plane, tuple(int(row[artifact]) for artifact in Artifact))
+
+
+def subject_kinds(folder: Path, scans: Iterable[Scan]) -> dict[str, str]:
+    """Each subject's kind, after which a split is balanced: subjects.csv's where the folder has one, else none.
+
+    Subjects of that table without a scan count too, so that the split of a corpus is the same while it grows.
+    """
+    kinds = dict.fromkeys((scan.subject for scan in scans), "")
+    if (folder / SUBJECTS).is_file():
+        with (folder / SUBJECTS).open(newline="") as file:
+            kinds |= {row["subject"]: row["kind"] for row in csv.DictReader(file)}
+    return kinds
+
+
+def cached_input(scan: Scan, cache: Path) -> NDArray[np.float16]:
+    """The scan's network input, mapped from the cache; made first where it is not there, or older than the image."""
+    path = cache / PREPROCESSING / f"{scan.path.name.split('.')[0]}.npy"
+    if not path.is_file() or path.stat().st_mtime < scan.path.stat().st_mtime:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            array = network_input(volume_from_nifti(scan.path)).astype(np.float16)
+        except QcnodeError as error:
+            raise ConfigError(f"{scan.path} cannot be used: {error}") from error
+        partial = path.with_suffix(".partial")
+        with partial.open("wb") as file:
+            np.save(file, array)
+        partial.replace(path)
+    mapped: NDArray[np.float16] = np.load(path, mmap_mode="r")
+    if mapped.shape != INPUT_SHAPE:
+        raise ConfigError(f"{path} is not a network input; delete the folder {cache}.")
+    return mapped
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """Scans beside their network inputs and labels; `labels` is (scan, artifact), `planes` (scan,)."""
+
+    scans: Sequence[Scan]
+    images: Sequence[NDArray[np.float16]]
+    labels: NDArray[np.int64]
+    planes: NDArray[np.int64]
+
+    def of(self, subjects: Iterable[str]) -> Inputs:
+        """Only the scans of these subjects."""
+        wanted = set(subjects)
+        keep = [index for index, scan in enumerate(self.scans) if scan.subject in wanted]
+        images = [self.images[index] for index in keep]
+        return Inputs([self.scans[index] for index in keep], images, self.labels[keep], self.planes[keep])
+
+
+def inputs(scans: Sequence[Scan], images: Sequence[NDArray[np.float16]]) -> Inputs:
+    """The scans and their network inputs as arrays."""
+    labels = np.array([scan.labels for scan in scans], np.int64).reshape(-1, len(Artifact))
+    return Inputs(scans, images, labels, np.array([list(Plane).index(scan.plane) for scan in scans], np.int64))

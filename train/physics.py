@@ -1,0 +1,176 @@
+"""The arithmetic of each artifact, and how each is measured; all of it pure functions of arrays in scan voxels."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import fft, ndimage
+
+Array = NDArray[np.float32]
+Complex = NDArray[np.complex64]
+
+
+# Motion (the mixing of k-space lines is qcnode.imaging.phantom.mix_poses)
+
+
+def nrms(image: Complex | Array, reference: Array, brain: Array) -> float:
+    """Root mean square difference of the magnitudes inside the brain, relative to the reference's root mean square."""
+    inside = brain > 0.5
+    difference = np.abs(image[inside]) - reference[inside]
+    return float(np.sqrt(np.mean(difference**2) / np.mean(reference[inside] ** 2)))
+
+
+# Contrast
+
+
+def contrast(signal: Array, grey: Array, white: Array) -> float:
+    """Mean grey minus mean white signal, each weighted by the tissue's share of the voxel."""
+    return float((signal * grey).sum() / grey.sum() - (signal * white).sum() / white.sum())
+
+
+def faded(signal: Array, grey: Array, white: Array, left: float) -> Array:
+    """Grey and white drawn towards their common mean until a share `left` of their contrast remains."""
+    tissue = grey + white
+    excess = tissue * (signal - (signal * tissue).sum() / tissue.sum())
+    share = contrast(excess, grey, white) / contrast(signal, grey, white)
+    return signal - np.float32((1 - left) / share) * excess
+
+
+def shading(shape: tuple[int, ...], brain: Array, ratio: float, nodes: NDArray[np.float64]) -> Array:
+    """A smooth positive field through these nodes whose largest value in the brain is `ratio` times its smallest."""
+    zoom = [n / m for n, m in zip(shape, nodes.shape, strict=True)]
+    field = ndimage.zoom(nodes, zoom, order=3, mode="nearest", grid_mode=True)
+    inside = field[brain > 0.5]
+    unit = np.clip((field - inside.min()) / np.ptp(inside), -0.3, 1.3)
+    return np.exp(np.log(ratio) * (unit - unit[brain > 0.5].mean())).astype(np.float32)
+
+
+def shading_ratio(field: Array, brain: Array) -> float:
+    """Largest over smallest value of a shading field inside the brain."""
+    inside = field[brain > 0.5]
+    return float(inside.max() / inside.min())
+
+
+# Tone and noise
+
+
+def zipper(
+    shape: tuple[int, int, int],
+    phase_axis: int,
+    positions: Sequence[float],
+    phases: NDArray[np.float64],
+    slices: tuple[int, int],
+) -> Complex:
+    """The image of a narrow-band tone: unit amplitude (root mean square along the line) at each readout position.
+
+    positions: readout indices, which may lie between two voxels. phases: (positions, slices, phase-encode lines), radians,
+    of the tone when each line was read. slices: the affected ones, first and past-the-last.
+    """
+    readout_axis = 3 - phase_axis
+    size = shape[readout_axis]
+    image = np.zeros((shape[0], shape[phase_axis], size), np.complex64)
+    for position, phase in zip(positions, phases, strict=True):
+        line = fft.ifft(np.exp(1j * phase), axis=1) * np.sqrt(shape[phase_axis])
+        offset = np.arange(size) - position
+        spread = fft.ifft(np.exp(-2j * np.pi * np.fft.fftfreq(size) * position))  # a tone between two bins leaks
+        spread = spread / np.abs(spread[np.abs(offset).argmin()])
+        image += (line[:, :, None] * spread).astype(np.complex64)
+    image[: slices[0]] = 0
+    image[slices[1] :] = 0
+    return np.asarray(image if phase_axis == 1 else image.swapaxes(1, 2))
+
+
+def zipper_lines(residual: Complex, phase_axis: int, smallest: float) -> list[tuple[int, float]]:
+    """Where lines are in a residual image, and their amplitudes: (readout index, root mean square along the line).
+
+    The affected slices are found by their own energy; of neighbouring readout positions the strongest is the line.
+    """
+    power = np.mean(np.abs(residual) ** 2, axis=phase_axis)  # (slice, readout)
+    strongest = power.max(axis=1)
+    affected = strongest > 0.25 * strongest.max()
+    profile = np.sqrt(power[affected].mean(axis=0)) if affected.any() else np.zeros(power.shape[1])
+    peak = (profile >= smallest) & (profile == ndimage.maximum_filter1d(profile, 5))
+    return [(int(index), float(profile[index])) for index in np.flatnonzero(peak)]
+
+
+def complex_noise(shape: tuple[int, ...], sigma: float, generator: np.random.Generator) -> Complex:
+    """White noise of standard deviation sigma in the real and in the imaginary part."""
+    real, imaginary = generator.standard_normal((2, *shape), dtype=np.float32)
+    return np.asarray(np.float32(sigma) * (real + 1j * imaginary), np.complex64)
+
+
+def noise_sigma(noise: Complex) -> float:
+    """Standard deviation of one part of complex noise."""
+    return float(np.sqrt(np.mean(np.abs(noise) ** 2) / 2))
+
+
+# Banding
+
+
+def bands(coordinate: Array, profiles: Sequence[tuple[float, float, float]], flat: float) -> Array:
+    """Broad bands of height up to 1 across a coordinate that runs from 0 to 1 over the field of view.
+
+    profiles: (centre, width, height) of each. flat: the share of a band that has its full height; cosine edges beside it.
+    """
+    field = np.zeros(coordinate.shape, np.float32)
+    for centre, width, height in profiles:
+        distance = np.abs(coordinate - centre) / (width / 2)
+        edge = np.clip((distance - flat) / (1 - flat), 0, 1)
+        field = np.maximum(field, height * (0.5 + 0.5 * np.cos(np.pi * edge)))
+    return field.astype(np.float32)
+
+
+def band_depth(field: Array, brain: Array) -> float:
+    """Largest relative change that a multiplicative field makes inside the brain."""
+    return float(np.abs(field[brain > 0.5] - 1).max())
+
+
+# Distortion
+
+
+class Waves:
+    """A smooth deformation: a few plane waves, less the shift and the turn that the brain as a whole would suffer.
+
+    directions, polarisations: (n, 3). phases: (n,). Points are scanner mm. `scaled` gives it amplitude and wavelength.
+    """
+
+    def __init__(
+        self,
+        directions: NDArray[np.float64],
+        polarisations: NDArray[np.float64],
+        phases: NDArray[np.float64],
+        brain_mm: NDArray[np.float64],
+        wavelength_mm: float,
+        largest_mm: float,
+    ) -> None:
+        self._vectors = directions * (2 * np.pi / wavelength_mm)
+        self._amplitudes = polarisations
+        self._phases = phases
+        self._centre = brain_mm.mean(axis=0)
+        self._shift = np.zeros(3)
+        self._turn = np.zeros((3, 3))
+        self._shift = self(brain_mm).mean(axis=0)
+        mean = self.jacobian(brain_mm).mean(axis=0) - np.eye(3)
+        self._turn = (mean - mean.T) / 2
+        scale = largest_mm / np.linalg.norm(self(brain_mm), axis=1).max()
+        self._amplitudes, self._shift, self._turn = polarisations * scale, self._shift * scale, self._turn * scale
+
+    def __call__(self, points: NDArray[np.float64]) -> NDArray[np.float64]:
+        """The displacement at points (n, 3), mm."""
+        from_centre = points - self._centre
+        waves = np.sin(from_centre @ self._vectors.T + self._phases) @ self._amplitudes
+        return np.asarray(waves - self._shift - from_centre @ self._turn.T)
+
+    def jacobian(self, points: NDArray[np.float64]) -> NDArray[np.float64]:
+        """The deformation's Jacobian (n, 3, 3) at points."""
+        slope = np.cos((points - self._centre) @ self._vectors.T + self._phases)
+        gradient = np.einsum("nw,wi,wj->nij", slope, self._amplitudes, self._vectors)
+        return np.asarray(np.eye(3) + gradient - self._turn)
+
+
+def strain(jacobian: NDArray[np.float64]) -> float:
+    """Largest relative change of length in any direction, 99th percentile over the points of a Jacobian (n, 3, 3)."""
+    stretch = np.linalg.svd(jacobian, compute_uv=False)
+    return float(np.percentile(np.abs(stretch - 1).max(axis=1), 99))

@@ -1,0 +1,150 @@
+"""Brains without artifacts → a corpus of scans with known artifacts, in the LISA layout.
+
+The folder holds `LISA_<patient>_run-<n>_LF_<plane>.nii.gz` (a patient number is one subject's), labels.csv, subjects.csv,
+and beside each scan a JSON record: the draw, the measured values, the source. Rows are appended as scans are finished.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+import logging
+import multiprocessing
+from collections.abc import Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from pathlib import Path
+from typing import Any
+
+import nibabel as nib
+import numpy as np
+import torch
+
+from qcnode.artifacts import Artifact, Plane
+from qcnode.imaging.volume import Volume
+from train.acquire import Simulated, apply
+from train.brains import Source, anatomy, phantoms, sources
+from train.contrasts import WEIGHTING_SHARES, WEIGHTINGS, head
+from train.draws import draw, draw_levels
+from train.scans import clean_scan
+from train.severity import CONTRACT, OutOfContract
+
+log = logging.getLogger(__name__)
+
+PHANTOMS = 24
+KIND_SHARES = {"labelmap": 0.42, "adult": 0.30, "child": 0.20, "phantom": 0.08}
+ADULT_LENGTH_MM = 175.0  # of the brain, front to back; heads are .65 to 1.05 of it
+_ATTEMPTS = 200
+
+Record = dict[str, Any]
+
+
+def simulate_corpus(brains_folder: Path, out: Path, count: int, seed: int, workers: int = 2) -> None:
+    """Write scans 1 … count into `out`; those that are already there stay, so a corpus can be continued or grown."""
+    found = sources(brains_folder) + phantoms(PHANTOMS)
+    out.mkdir(parents=True, exist_ok=True)
+    _write_subjects(out / "subjects.csv", found)
+    done = _runs_in(out / "labels.csv")
+    runs = [run for run in range(1, count + 1) if run not in done]
+    context = multiprocessing.get_context("spawn")  # torch's threads do not survive a fork
+    with (
+        (out / "labels.csv").open("a", newline="") as file,
+        ProcessPoolExecutor(workers, context, initializer=torch.set_num_threads, initargs=(1,)) as pool,
+    ):
+        rows = csv.writer(file)
+        if not done and file.tell() == 0:
+            rows.writerow(["filename", *(artifact.value for artifact in Artifact)])
+        futures = [pool.submit(write_scan, found, out, seed, run) for run in runs]
+        for number, future in enumerate(as_completed(futures), start=1):
+            name, labels = future.result()
+            rows.writerow([name, *labels])
+            file.flush()
+            if number % 50 == 0 or number == len(runs):
+                log.info("scans_simulated done=%d of=%d", number, len(runs))
+
+
+def write_scan(found: Sequence[Source], out: Path, seed: int, run: int) -> tuple[str, list[int]]:
+    """Simulate one run and write it with its record; returns its file name and labels."""
+    simulated, record = simulate_scan(found, seed, run)
+    plane = Plane(record["plane"])
+    name = f"LISA_{record['patient']:04d}_run-{run:05d}_LF_{plane.suffix}.nii.gz"
+    _write_nifti(out / name, simulated.volume, record["gain"])
+    (out / name.replace(".nii.gz", ".json")).write_text(json.dumps(record))
+    return name, [int(simulated.labels[artifact]) for artifact in Artifact]
+
+
+def simulate_scan(found: Sequence[Source], seed: int, run: int) -> tuple[Simulated, Record]:
+    """The scan of this seed and run number, always the same, and its record.
+
+    Severities are drawn once; head, pose and parameters are drawn again until every severity is true in the image, so
+    that a severity that is hard to reach does not become rare.
+    """
+    generator = np.random.default_rng([seed, run])
+    levels = draw_levels(generator)
+    for attempt in range(1, _ATTEMPTS + 1):
+        source = _choose(found, generator)
+        plane = list(Plane)[generator.integers(3)]
+        weighting = str(generator.choice(WEIGHTINGS, p=WEIGHTING_SHARES))
+        length_mm = ADULT_LENGTH_MM * float(generator.uniform(0.65, 1.05))
+        scan = clean_scan(head(anatomy(source), weighting, length_mm, generator), plane, generator)
+        drawn = draw(generator, levels)
+        gain = float(generator.uniform(300, 900))
+        try:
+            simulated = apply(scan, drawn)
+        except OutOfContract as reason:
+            log.debug("draw_rejected run=%d reason=%s", run, reason)
+            continue
+        record: Record = {
+            "contract": CONTRACT,
+            "seed": seed,
+            "run": run,
+            "attempt": attempt,
+            "patient": source.patient,
+            "subject": source.subject,
+            "kind": source.kind,
+            "source": source.path.name if source.path else None,
+            "plane": plane.value,
+            "weighting": weighting,
+            "brain_length_mm": length_mm,
+            "gain": gain,
+            "measured": simulated.measured,
+            "draw": drawn.to_json(),
+        }
+        return simulated, record
+    raise OutOfContract(f"run {run} found no scan of its severities in {_ATTEMPTS} draws; leave it out")
+
+
+def _choose(found: Sequence[Source], generator: np.random.Generator) -> Source:
+    """A kind by its share, then one of its subjects, then one of the subject's files."""
+    kinds = [kind for kind in KIND_SHARES if any(source.kind == kind for source in found)]
+    shares = np.array([KIND_SHARES[kind] for kind in kinds])
+    kind = str(generator.choice(kinds, p=shares / shares.sum()))
+    patients = sorted({source.patient for source in found if source.kind == kind})
+    patient = patients[generator.integers(len(patients))]
+    files = [source for source in found if source.patient == patient]
+    return files[generator.integers(len(files))]
+
+
+def _write_nifti(path: Path, volume: Volume, gain: float) -> None:
+    """int16 in LISA's (x, y, z) order of axes; compression level 1, which is three times faster."""
+    image = nib.Nifti1Image(np.rint(volume.array * gain).clip(0, 32767).astype(np.int16), volume.affine)
+    image = nib.as_closest_canonical(image)
+    image.header.set_xyzt_units("mm")
+    nib.openers.Opener.default_compresslevel = 1
+    nib.save(image, path)
+
+
+def _write_subjects(path: Path, found: Sequence[Source]) -> None:
+    with path.open("w", newline="") as file:
+        rows = csv.writer(file)
+        rows.writerow(["subject", "kind", "source", "files"])
+        for patient in sorted({source.patient for source in found}):
+            files = [source for source in found if source.patient == patient]
+            names = " ".join(source.path.name for source in files if source.path)
+            rows.writerow([f"LISA_{patient:04d}", files[0].kind, files[0].subject, names])
+
+
+def _runs_in(labels: Path) -> set[int]:
+    if not labels.exists():
+        return set()
+    with labels.open(newline="") as file:
+        return {int(row["filename"].split("_run-")[1].split("_")[0]) for row in csv.DictReader(file)}
