@@ -49,13 +49,13 @@ class Plane(StrEnum):
 
 PRIVATE_SCHEME = "99QCNODE"
 
-# RadLex where it has the artifact; the private scheme for those that no public scheme names without another meaning.
+# CID 6314 and 6316 where they have the artifact; the private scheme where no public code means just that.
 ARTIFACT_CONCEPTS: dict[Artifact, Concept] = {
     Artifact.NOISE: Concept("130578", "DCM", "Poor SNR"),
     Artifact.ZIPPER: Concept("zipper", PRIVATE_SCHEME, "Zipper artifact"),
-    Artifact.POSITIONING: Concept("111209", "DCM", "Positioning"),
+    Artifact.POSITIONING: Concept("RID11281", "RADLEX", "Suboptimal patient positioning"),
     Artifact.BANDING: Concept("banding", PRIVATE_SCHEME, "Banding artifact"),
-    Artifact.MOTION: Concept("111210", "DCM", "Motion blur"),
+    Artifact.MOTION: Concept("RID11423", "RADLEX", "Motion related artifact"),
     Artifact.CONTRAST: Concept("contrast", PRIVATE_SCHEME, "Poor tissue contrast or shading"),
     Artifact.DISTORTION: Concept("distortion", PRIVATE_SCHEME, "Geometric distortion"),
 }

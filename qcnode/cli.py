@@ -86,7 +86,7 @@ def demo(
             told.print(
                 f"The node goes on: AE {node.settings.dicom.ae_title}, port {node.listener.port}. Ctrl-C ends it."
             )
-            _until_signalled()
+            _stop_signals().wait()
     if not as_json:
         out.print(f"Everything of this demo is kept in {folder}", soft_wrap=True)
 
@@ -97,6 +97,7 @@ def serve(config: ConfigOption = None) -> None:
     from qcnode.node import Node
 
     settings = load(config)
+    signalled = _stop_signals()
     node = Node(settings)
     node.start()
     out = console(stderr=True)
@@ -105,7 +106,7 @@ def serve(config: ConfigOption = None) -> None:
         f"state in {settings.state.folder}"
     )
     try:
-        _until_signalled()
+        signalled.wait()
     finally:
         out.print("Stopping: what arrived is kept, what is unfinished goes on at the next start.")
         node.stop()
@@ -238,12 +239,12 @@ def _say(error: QcnodeError, debug: bool) -> None:
     console(stderr=True).print(Text(str(error), style="red"), soft_wrap=True)
 
 
-def _until_signalled() -> None:
-    """Wait for Ctrl-C or SIGTERM; both mean an orderly stop."""
+def _stop_signals() -> threading.Event:
+    """Set by Ctrl-C or SIGTERM; both mean an orderly stop."""
     signalled = threading.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: signalled.set())
-    signalled.wait()
+    return signalled
 
 
 def _progress(what: str, hidden: bool) -> Progress:

@@ -9,7 +9,7 @@ import queue
 import random
 import threading
 from collections.abc import Callable, Iterator
-from concurrent.futures import BrokenExecutor, ProcessPoolExecutor
+from concurrent.futures import BrokenExecutor, CancelledError, ProcessPoolExecutor
 from contextlib import ExitStack, contextmanager
 from datetime import UTC, datetime, timedelta
 from functools import partial
@@ -20,13 +20,14 @@ from apscheduler.schedulers.background import BackgroundScheduler
 
 from qcnode.config import Assessing, Settings, StateFolder
 from qcnode.delivery import outbox
+from qcnode.ensemble.weights import read_manifest, shipped_folder, verified_file
 from qcnode.errors import ConfigError, TransientError
 from qcnode.intake.listener import AssociationEvent, Listener, Received
 from qcnode.intake.spool import Spool
 from qcnode.ledger.store import Store
 from qcnode.steps import adopt, assemble_once, assess_once, entry, retain_once
 from qcnode.web.server import WebServer
-from qcnode.worker import Job, Outcome, warm_up, work
+from qcnode.worker import Job, Outcome, prepare_process, warm_up, work
 
 log = logging.getLogger(__name__)
 
@@ -47,27 +48,40 @@ class Grading:
 
     def __init__(self, assessing: Assessing) -> None:
         self._assessing = assessing
+        self._stopping = False
         self._pool = self._started()
 
     def submit(self, job: Job) -> Outcome:
-        """Run the job and wait for it. A process that died or hangs is replaced, and the error says so."""
+        """Run the job and wait for it. A process that died or hangs is replaced, and the error says so.
+
+        Raises TransientError when the node is on its way out: the next start takes the series up again.
+        """
         try:
             return self._pool.submit(work, job).result(timeout=GRADING_TIMEOUT_SECONDS)
-        except (BrokenExecutor, TimeoutError):
-            self.stop()
-            self._pool = self._started()
+        except (BrokenExecutor, TimeoutError, CancelledError, RuntimeError) as error:
+            if self._stopping:
+                raise TransientError("The node is stopping; the series is graded at its next start.") from error
+            if isinstance(error, BrokenExecutor | TimeoutError):
+                self._end()
+                self._pool = self._started()
             raise
 
     def stop(self) -> None:
         """End the process, whatever it is doing; an unfinished series is claimed again at the next start."""
+        self._stopping = True
+        self._end()
+
+    def _end(self) -> None:
+        processes = list((self._pool._processes or {}).values())  # before shutdown() forgets them
         self._pool.shutdown(wait=False, cancel_futures=True)
-        for process in list((self._pool._processes or {}).values()):
+        for process in processes:
             process.kill()
             process.join()
 
     def _started(self) -> ProcessPoolExecutor:
         # spawn: a fork of a process with threads inherits their locks.
-        pool = ProcessPoolExecutor(max_workers=1, mp_context=multiprocessing.get_context("spawn"))
+        context = multiprocessing.get_context("spawn")
+        pool = ProcessPoolExecutor(max_workers=1, mp_context=context, initializer=prepare_process)
         pool.submit(warm_up, self._assessing)
         return pool
 
@@ -81,8 +95,9 @@ class Node:
         self._running = ExitStack()
 
     def start(self) -> None:
-        """Recover, then accept associations. Raises ConfigError for a folder or a port that is not to be had."""
+        """Recover, then accept associations. Raises ConfigError for weights, a folder or a port not to be had."""
         folder = self.settings.state.folder
+        _check_weights(self.settings.assessing)
         with ExitStack() as undo:
             undo.enter_context(_owned(self.settings.state))
             self.store = undo.enter_context(Store.open(self.settings.state))
@@ -191,6 +206,13 @@ class Node:
             if None in waiting:
                 return
             self._wake("assemble")
+
+
+def _check_weights(assessing: Assessing) -> None:
+    """Refuse to start on weights that the grading process would refuse, instead of failing each series."""
+    weights = assessing.weights or shipped_folder()
+    for entry_of_member in read_manifest(weights).members:
+        verified_file(weights, entry_of_member)
 
 
 def _guarded(name: str, job: Callable[[], None]) -> Callable[[], None]:

@@ -6,6 +6,8 @@ None of them starts a thread or sleeps; the node's scheduler calls them, and so 
 from __future__ import annotations
 
 import logging
+import re
+import traceback
 from collections.abc import Callable
 from concurrent.futures import BrokenExecutor
 from datetime import datetime
@@ -13,7 +15,7 @@ from pathlib import Path
 
 from qcnode.config import Settings
 from qcnode.delivery import notify, outbox
-from qcnode.errors import PermanentError, TransientError
+from qcnode.errors import PermanentError, QcnodeError, TransientError
 from qcnode.intake import listener
 from qcnode.intake.completeness import AssociationState, Complete, completeness
 from qcnode.intake.facts import Facts, read_facts
@@ -97,10 +99,17 @@ def assess_once(
         store.fail(claim, "The grading process ended while it graded this series.", clock(), permanent=False)
     except TimeoutError:
         store.fail(claim, "Grading took too long.", clock(), permanent=False)
+    except PermanentError as error:
+        store.fail(claim, str(error), clock(), permanent=True)
     except TransientError:
-        raise  # the ledger itself is out of reach; recovery returns the claim
+        raise  # the ledger is out of reach, or the node is stopping; recovery returns the claim
+    except QcnodeError as error:
+        store.fail(claim, str(error), clock(), permanent=isinstance(error, PermanentError))
     except Exception as error:  # the worker's boundary: one bad series must not stop the others
-        log.exception("assessment_failed series=%s revision=%d", claim.series_uid, claim.revision)
+        log.error(
+            "assessment_failed series=%s revision=%d error=%s where=%r",
+            *(claim.series_uid, claim.revision, type(error).__name__, _where(error)),
+        )
         store.fail(claim, f"{type(error).__name__} while grading; see the log.", clock(), permanent=False)
     return True
 
@@ -127,11 +136,17 @@ def finish(store: Store, folder: Path, claim: Claim, outcome: Outcome, settings:
 
 def retain_once(store: Store, spool: Spool, retention_days: float, now: datetime) -> int:
     """Let go of the spooled images of one finished, delivered series whose time is over; returns how many instances."""
-    for series_uid, sop_instance_uids in store.retainable(now, retention_days)[:1]:
-        spool.remove(series_uid, sop_instance_uids)
-        store.mark_removed(series_uid, sop_instance_uids, now)
-        return len(sop_instance_uids)
+    for series_uid, sop_instance_uids in store.retainable(now, retention_days):
+        if store.mark_removed(series_uid, sop_instance_uids, now):
+            spool.remove(series_uid, sop_instance_uids)
+            return len(sop_instance_uids)
     return 0
+
+
+def _where(error: Exception) -> str:
+    """The way to the error, innermost last, without its message, which may quote a header."""
+    told = "".join(traceback.format_exception(error))  # that of another process included
+    return " ".join(f"{Path(file).name}:{line}" for file, line in re.findall(r'File "([^"]+)", line (\d+)', told))
 
 
 def _job(claim: Claim, instances: tuple[bytes, ...], settings: Settings) -> Job:

@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
+import logging
+import multiprocessing
+import os
+import signal
+import threading
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from functools import cache
+from multiprocessing.connection import wait
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -43,6 +50,23 @@ class Outcome:
     documents: tuple[Document, ...]
 
 
+def prepare_process() -> None:
+    """Have the grading process end with the node's, however that ends, and keep it quiet.
+
+    Libraries' warnings and log lines may quote elements of a header, so none of them reaches the log.
+    """
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the node ends this process itself
+    warnings.simplefilter("ignore")
+    logging.getLogger().addHandler(logging.NullHandler())
+    if node := multiprocessing.parent_process():
+        threading.Thread(target=_end_with, args=(node.sentinel,), name="watch", daemon=True).start()
+
+
+def _end_with(sentinel: int) -> None:
+    wait([sentinel])
+    os._exit(1)
+
+
 @cache
 def _ensemble(weights: Path | None, device: str, threads: int | None) -> Ensemble:
     from qcnode.ensemble.runtime import Ensemble  # torch loads in the grading process, never in the node's
@@ -57,7 +81,6 @@ def warm_up(assessing: Assessing) -> str:
 
 def work(job: Job) -> Outcome:
     """Assess the series and build its documents."""
-
     ensemble = _ensemble(job.assessing.weights, job.assessing.device, job.assessing.threads)
     assessment = assess(job.instances, ensemble, job.policy, job.eligibility)
     if assessment.excluded is not None:

@@ -16,7 +16,7 @@ SERIES = "1.2.826.0.1.3680043.10.1.1"
 
 
 def classic_slice(number: int, *, series: str = SERIES, size: int = 16, **elements: Any) -> Dataset:
-    """Slice `number` of an axial stack with 5 mm between slices; `elements` replace or, when None, remove what it has."""
+    """Slice `number` of an axial stack, 5 mm apart; `elements` replace or, when None, remove what it has."""
     ds = Dataset()
     ds.SOPClassUID = MRImageStorage
     ds.SOPInstanceUID = f"{series}.{number}"

@@ -120,11 +120,14 @@ def test_every_other_slice_is_no_stack() -> None:
     assert not has_no_gap(STACK[::2])
     assert has_no_gap([replace(facts, slice_thickness_mm=10.0) for facts in STACK[::2]])
     stated = [replace(facts, slice_thickness_mm=10.0, spacing_between_slices_mm=5.0) for facts in STACK]
-    assert has_no_gap(stated) and not has_no_gap(stated[::2])
+    assert has_no_gap(stated)
+    assert not has_no_gap(stated[::2])
 
 
 def test_a_slice_alone_or_a_pair_is_no_stack() -> None:
-    assert not has_no_gap(STACK[:1]) and not has_no_gap(STACK[:2]) and has_no_gap(STACK[:3])
+    assert not has_no_gap(STACK[:1])
+    assert not has_no_gap(STACK[:2])
+    assert has_no_gap(STACK[:3])
 
 
 def test_two_echoes_are_a_stack_when_both_are_whole() -> None:
@@ -169,6 +172,7 @@ def test_what_has_no_geometry_waits_for_quiet() -> None:
 def test_a_real_series_has_no_gap_until_a_slice_is_taken_out(real_data: Path) -> None:
     paths = sorted((real_data / "dicom" / "siemens_skyra_3yo_T1").rglob("*.dcm"))
     facts = [read_facts(path.read_bytes()) for path in paths]
-    assert len(facts) == 192 and has_no_gap(facts)
+    assert len(facts) == 192
+    assert has_no_gap(facts)
     assert not has_no_gap(facts[:100] + facts[101:])
     assert not has_no_gap(facts[::2])

@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-import json
-import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
 from datetime import UTC, datetime
-from http.server import BaseHTTPRequestHandler, HTTPServer
 
 import pytest
+from delivery_peers import webhook
 
 from qcnode.artifacts import Plane
 from qcnode.delivery import notify
@@ -20,28 +16,8 @@ AT = datetime(2025, 3, 1, 9, 5, tzinfo=UTC)
 UID = "1.2.826.0.1.3680043.8.498.12345678901234567890"
 
 
-@contextmanager
-def webhook(status: int = 200) -> Iterator[tuple[str, list[dict[str, object]]]]:
-    """An HTTP server that keeps what it is sent; gives its Apprise URL and what came."""
-    came: list[dict[str, object]] = []
-
-    class Handler(BaseHTTPRequestHandler):
-        def do_POST(self) -> None:  # noqa: N802 - the library's name
-            came.append(json.loads(self.rfile.read(int(self.headers["Content-Length"]))))
-            self.send_response(status)
-            self.end_headers()
-
-        def log_message(self, *_: object) -> None:
-            """Keep the test's output clean."""
-
-    with HTTPServer(("127.0.0.1", 0), Handler) as server:
-        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
-        thread.start()
-        try:
-            yield f"json://127.0.0.1:{server.server_address[1]}/rescan", came
-        finally:
-            server.shutdown()
-            thread.join()
+# Apprise imports a module on its way that Python 3.11 calls deprecated.
+pytestmark = pytest.mark.filterwarnings("ignore:'imghdr' is deprecated:DeprecationWarning")
 
 
 def test_a_message_names_verdict_plane_reasons_and_time() -> None:

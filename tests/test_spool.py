@@ -116,7 +116,8 @@ def test_a_series_is_removed_with_its_conflicts(spool: Spool, tmp_path: Path) ->
     spool.put(OTHER, SERIES + ".5", SOP)
     spool.remove(SERIES)
     assert list(spool.scan()) == [(SERIES + ".5", SOP)]
-    assert not (tmp_path / "spool" / SERIES).exists() and not (tmp_path / "spool/conflicts" / SERIES).exists()
+    assert not (tmp_path / "spool" / SERIES).exists()
+    assert not (tmp_path / "spool/conflicts" / SERIES).exists()
     assert spool.put(OTHER, SERIES, SOP).outcome is Outcome.STORED
 
 
@@ -136,7 +137,7 @@ class Crash(BaseException):
 
 
 def crash(monkeypatch: pytest.MonkeyPatch, step: str, call: int, *, after: bool) -> None:
-    """Let the `call`-th use of os.`step` be the last thing that happens, done (`after`) or not; then nothing is tidied."""
+    """Let the `call`-th use of os.`step`, done (`after`) or not, be the last thing that happens."""
     real: Callable[..., object] = getattr(os, step)
     calls = iter(range(1, 100))
 
@@ -179,7 +180,8 @@ def test_a_crash_at_any_step_leaves_only_what_is_complete(
     assert not list((tmp_path / "spool" / "tmp").iterdir())
     on_disk = {uids: restarted.read(*uids) for uids in restarted.scan()}
     assert acknowledged.items() <= on_disk.items()
-    assert set(on_disk.values()) <= {FIRST} and set(tree(tmp_path).values()) <= {FIRST, OTHER}
+    assert set(on_disk.values()) <= {FIRST}
+    assert set(tree(tmp_path).values()) <= {FIRST, OTHER}
 
     again = restarted.put(data, SERIES, SOP)
     expected = {Outcome.CONFLICT} if data is OTHER else {Outcome.STORED, Outcome.DUPLICATE}
@@ -214,7 +216,7 @@ def synced(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
     real = os.fsync
 
     def fsync(descriptor: int) -> None:
-        paths.append(Path(os.readlink(f"/proc/self/fd/{descriptor}")))
+        paths.append(Path(f"/proc/self/fd/{descriptor}").readlink())
         real(descriptor)
 
     monkeypatch.setattr(os, "fsync", fsync)
@@ -234,10 +236,12 @@ def test_each_name_on_the_way_is_synced_once_it_is_new(
 ) -> None:
     paths, root = synced(monkeypatch), tmp_path / "spool"
     spool.put(FIRST, SERIES, SOP)
-    assert paths[0].parent == root / "tmp" and paths[1:] == [root / SERIES, root]
+    assert paths[0].parent == root / "tmp"
+    assert paths[1:] == [root / SERIES, root]
     paths.clear()
     spool.put(OTHER, SERIES, SOP + "2")
-    assert paths[0].parent == root / "tmp" and paths[1:] == [root / SERIES]
+    assert paths[0].parent == root / "tmp"
+    assert paths[1:] == [root / SERIES]
     spool.remove(SERIES)
     paths.clear()
     spool.put(FIRST, SERIES, SOP)

@@ -20,6 +20,7 @@ from train.physics import Array, Complex
 from train.scans import DIRECTIONS, CleanScan, Pose, Rendered, moved, render
 from train.severity import OutOfContract
 
+LARGEST_MOVEMENT = 30.0  # scale of the drawn poses, whose angles (degrees) and shifts (mm) are of the order of 1
 SMALLEST_CONTRAST = 0.07  # of S, of the head as rendered: below it grey and white are guesswork
 LARGEST_BAND_COVER = 0.8  # share of the brain: a band that covers all of it cannot be seen
 
@@ -140,19 +141,23 @@ def _in_motion(
     lines = _pose_of_line(draw, signal.shape[draw.phase_axis])
     centre = np.array(pose.offset_mm)
     poses = _around_centre(draw, lines)
+
+    def at(scale: float, every: int) -> Complex:
+        volumes = [moved(signal, scan.grid, _pose(pose * scale), centre, every) for pose in poses]
+        return mix_poses(volumes, lines, draw.phase_axis)
+
     weak, strong, scale = 0.0, 0.0, 1.0 + 12.0 * draw.motion_nrms
     for _ in range(7):
-        volumes = [moved(signal, scan.grid, _pose(p * scale), centre) for p in poses]
-        image = mix_poses(volumes, lines, draw.phase_axis)
-        reached = physics.nrms(image, signal, seen.brain)
+        reached = physics.nrms(at(scale, 4), signal[::4], seen.brain[::4])  # some slices tell enough
         if abs(reached / draw.motion_nrms - 1) < 0.03:
             break
         weak, strong = (scale, strong) if reached < draw.motion_nrms else (weak, scale)
         step = float(np.clip(draw.motion_nrms / max(reached, 1e-6), 0.3, 2.5))
         scale = scale * step if not strong or not weak else float(np.clip(scale * step, weak * 1.02, strong * 0.98))
-        if scale > 30:
+        if scale > LARGEST_MOVEMENT:
             raise OutOfContract("no plausible movement gives the drawn difference; draw the scan again")
-    measured["motion_nrms"] = reached
+    image = at(scale, 1)
+    measured["motion_nrms"] = physics.nrms(image, signal, seen.brain)
     measured["motion_scale"] = scale
     return image
 

@@ -94,7 +94,7 @@ def _weighting(path: Path) -> str:
     return "T2w" if "T2w" in path.name else "T1w"
 
 
-@lru_cache(maxsize=96)
+@lru_cache(maxsize=128)
 def anatomy(source: Source) -> Anatomy:
     """Read a source and prepare what every scan of it shares."""
     if source.path is None:

@@ -19,6 +19,7 @@ from torch.nn import functional as F
 from qcnode.artifacts import Artifact, Plane, Severity
 from qcnode.ensemble.model import Member, channels_last
 from qcnode.ensemble.networks import encoder as built_encoder
+from qcnode.errors import ConfigError
 from train.batching import Batch, rotating_batches, standard_batches
 from train.calibrate import fitted_temperature
 from train.config import FitConfig
@@ -109,7 +110,10 @@ def fit_member(
     target = training.labels[:, index]
     count, size = config.epochs_of.get(artifact, config.epochs), 4 * config.blocks
     if config.batching == "rotating":
-        epochs = [rotating_batches(target, epoch, config.blocks, generator) for epoch in range(count)]
+        try:
+            epochs = [rotating_batches(target, epoch, config.blocks, generator) for epoch in range(count)]
+        except ConfigError as error:
+            raise ConfigError(f"{artifact}: {error}") from error
     else:
         epochs = [standard_batches(len(target), size, generator) for _ in range(count)]
     optimizer, schedule = _optimizer(member, config.learning_rate, config, sum(map(len, epochs)))

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from scipy import fft, ndimage
 
@@ -40,8 +41,8 @@ def faded(signal: Array, grey: Array, white: Array, left: float) -> Array:
 
 def shading(shape: tuple[int, ...], brain: Array, ratio: float, nodes: NDArray[np.float64]) -> Array:
     """A smooth positive field through these nodes whose largest value in the brain is `ratio` times its smallest."""
-    zoom = [n / m for n, m in zip(shape, nodes.shape, strict=True)]
-    field = ndimage.zoom(nodes, zoom, order=3, mode="nearest", grid_mode=True)
+    smooth = torch.from_numpy(ndimage.zoom(nodes, 4, order=3, mode="nearest", grid_mode=True))[None, None]
+    field = torch.nn.functional.interpolate(smooth, size=shape, mode="trilinear", align_corners=True)[0, 0].numpy()
     inside = field[brain > 0.5]
     unit = np.clip((field - inside.min()) / np.ptp(inside), -0.3, 1.3)
     return np.exp(np.log(ratio) * (unit - unit[brain > 0.5].mean())).astype(np.float32)

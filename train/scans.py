@@ -139,17 +139,25 @@ def _displaced(
     return full[0].permute(1, 2, 3, 0)
 
 
-def moved(signal: NDArray[np.float32], grid: Grid, pose: Pose, centre_mm: NDArray[np.float64]) -> NDArray[np.float32]:
-    """A rendered scan after a rigid movement about a point (scanner mm), on the same grid."""
+def moved(
+    signal: NDArray[np.float32], grid: Grid, pose: Pose, centre_mm: NDArray[np.float64], every: int = 1
+) -> NDArray[np.float32]:
+    """A rendered scan after a rigid movement about a point (scanner mm), on the same grid.
+
+    every: give only each so-many-th slice, from the first.
+    """
     to_scanner = DIRECTIONS[grid.plane] * grid.spacing_mm
     half = (np.array(grid.shape) - 1) / 2
-    back = np.linalg.inv(to_scanner) @ pose.rotation.T
     # index i → scanner p = to_scanner (i - half); source = R^T (p - centre - offset) + centre
+    turn = np.linalg.inv(to_scanner) @ pose.rotation.T @ to_scanner
     shift = np.linalg.inv(to_scanner) @ (centre_mm - pose.rotation.T @ (centre_mm + pose.offset_mm))
-    scale = 1 / half
-    theta = (scale[:, None] * (back @ to_scanner) * half)[::-1, ::-1]
-    theta = np.concatenate([theta, (scale * shift)[::-1, None]], axis=1).astype(np.float32)
-    points = torch.nn.functional.affine_grid(torch.from_numpy(theta)[None], [1, 1, *grid.shape], align_corners=True)
+    slices = -(-grid.shape[0] // every)
+    reach = np.array([every * (slices - 1) / 2, half[1], half[2]])  # of the wanted slices, around their own middle
+    shift = shift + turn @ np.array([reach[0] - half[0], 0, 0])
+    theta = np.concatenate([(turn * reach)[:, ::-1], shift[:, None]], axis=1)[::-1] / half[::-1, None]
+    points = torch.nn.functional.affine_grid(
+        torch.from_numpy(theta.astype(np.float32))[None], [1, 1, slices, *grid.shape[1:]], align_corners=True
+    )
     seen = torch.nn.functional.grid_sample(torch.from_numpy(signal)[None, None], points, align_corners=True)
     return seen[0, 0].numpy()
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import struct
-import warnings
 import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -13,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydicom import Dataset, dcmread
 from pydicom.multival import MultiValue
-from pydicom.pixels import pixel_array
+from pydicom.pixels.utils import pixel_array
 
 from qcnode.errors import Excluded, NotAssessable
 
@@ -58,9 +57,7 @@ class Slice:
 
     def pixels(self) -> NDArray[np.generic]:
         """(row, column), as stored, decoded from whatever transfer syntax."""
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # pydicom warns of what the caller is about to be told
-            decoded = pixel_array(self.dataset, index=self.frame)
+        decoded = pixel_array(self.dataset, index=self.frame)
         if decoded.ndim != 2:
             raise ValueError("a frame with more than one sample per pixel")
         return decoded
@@ -71,15 +68,12 @@ def read_instances(instances: Sequence[bytes]) -> list[Dataset]:
     datasets = []
     for number, data in enumerate(instances, 1):
         try:
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore")
-                datasets.append(dcmread(BytesIO(data)))
+            datasets.append(dcmread(BytesIO(data)))
         except UNREADABLE as cause:
             raise NotAssessable(f"Instance {number} of {len(instances)} {_DAMAGED}") from cause
-    unique = {bytes_: dataset for bytes_, dataset in zip(instances, datasets, strict=True)}
-    if not unique:
+    if not datasets:
         raise NotAssessable("The series holds no instances; send it again.")
-    return list(unique.values())
+    return list(dict(zip(instances, datasets, strict=True)).values())
 
 
 def ordered_stack(datasets: Sequence[Dataset]) -> list[tuple[Slice, NDArray[np.generic]]]:
@@ -104,16 +98,16 @@ def ordered_stack(datasets: Sequence[Dataset]) -> list[tuple[Slice, NDArray[np.g
 
 
 def _slices_of(dataset: Dataset) -> Iterator[Slice]:
-    """The dataset's frames with their geometry, the functional groups first: a Swoop's top-level copies may be wrong."""
-    _check_grey_mr(dataset)
+    """The dataset's frames with their geometry, the functional groups first: top-level copies of it may be wrong."""
     try:
+        _check_grey_mr(dataset)
         shared = (dataset.get("SharedFunctionalGroupsSequence") or [Dataset()])[0]
         frames = dataset.get("PerFrameFunctionalGroupsSequence") or [Dataset()]
         count = int(dataset.get("NumberOfFrames") or 1)
     except UNREADABLE as cause:
         raise NotAssessable(f"The header of an instance {_DAMAGED}") from cause
     if count != len(frames):
-        raise NotAssessable(f"An instance says that it has {count} frames and describes {len(frames)}; send it again.")
+        raise NotAssessable(f"An instance has {count} frames and the positions of {len(frames)}; send it again.")
     for index, frame in enumerate(frames):
         groups = (frame, shared, dataset)
         try:
@@ -124,9 +118,7 @@ def _slices_of(dataset: Dataset) -> Iterator[Slice]:
             intercept = _numbers(groups, "PixelValueTransformationSequence", "RescaleIntercept", 1, 0.0)
         except UNREADABLE as cause:
             what = f"Frame {index + 1} of {count}" if count > 1 else "An instance"
-            raise NotAssessable(
-                f"{what} does not say where it lies in the patient; it cannot be put in a stack."
-            ) from cause
+            raise NotAssessable(f"{what} does not say where in the patient it lies; check the export.") from cause
         lengths = np.linalg.norm(orientation.reshape(2, 3), axis=1)
         if (
             not np.allclose(lengths, 1, atol=0.01)
@@ -141,6 +133,8 @@ def _slices_of(dataset: Dataset) -> Iterator[Slice]:
 
 def _check_grey_mr(dataset: Dataset) -> None:
     modality = str(dataset.get("Modality", ""))
+    if not modality:
+        raise NotAssessable(f"The header of an instance {_DAMAGED}")
     if modality != "MR":
         shown = modality if modality.isalpha() and len(modality) <= 16 else "of another modality"
         raise Excluded(f"The series is {shown}, not MR.")
@@ -161,7 +155,7 @@ def _words(value: object) -> tuple[str, ...]:
 def _numbers(
     groups: Sequence[Dataset], sequence: str, keyword: str, count: int, default: float | None = None
 ) -> NDArray[np.float64]:
-    """A functional group's element, per frame, else shared, else at the top level; ValueError when it is no such number."""
+    """A functional group's element, per frame, else shared, else at the top level; ValueError for other than numbers."""
     for group in groups:
         items = group.get(sequence)
         value = (items[0] if items else group).get(keyword)

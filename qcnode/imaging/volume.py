@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,7 +22,7 @@ from qcnode.artifacts import Plane
 from qcnode.errors import Excluded, NotAssessable
 from qcnode.imaging.stack import UNREADABLE, Slice, ordered_stack, read_instances
 
-# A head, newborn to adult, on a coarse grid: extents and volume of its blob, and how far it stands out of the background.
+# A head, newborn to adult: its blob's extents and volume, and how far it stands out of the background.
 _COARSE_MM = 5.0
 _HEAD_EXTENT_MM = (60.0, 290.0)
 _HEAD_LITRES = (0.15, 9.0)
@@ -57,7 +58,11 @@ def volume_from_instances(instances: Sequence[bytes]) -> Volume:
 
     Raises Excluded for what is no stack of MR slices, NotAssessable for a stack with a fault; the message names it.
     """
-    stack = ordered_stack(read_instances(instances))
+    with warnings.catch_warnings():
+        warnings.simplefilter(
+            "ignore"
+        )  # pydicom warns of odd values that either do not matter here or become a sentence
+        stack = ordered_stack(read_instances(instances))
     slices = [_classic(slice_, pixels, number) for number, (slice_, pixels) in enumerate(stack, 1)]
     try:
         image = convert_generic.dicom_to_nifti(slices, None)["NII"]
@@ -69,7 +74,7 @@ def volume_from_instances(instances: Sequence[bytes]) -> Volume:
 def volume_from_nifti(path: Path) -> Volume:
     """The volume in a NIfTI file; its slices lie along the axis of the largest spacing, the last of them when equal."""
     try:
-        image = nibabel.load(path)  # type: ignore[attr-defined]
+        image = nibabel.load(path)
         array = np.asanyarray(image.dataobj)
         affine = np.asarray(image.affine, np.float64)
     except (ImageFileError, *UNREADABLE) as cause:
@@ -101,7 +106,7 @@ def check_assessable(volume: Volume, minimum_slices: int) -> None:
 
 
 def _classic(slice_: Slice, pixels: NDArray[np.generic], number: int) -> Dataset:
-    """The slice as the plainest classic dataset: what dicom2nifti stacks, scales and places, and nothing of the patient."""
+    """The slice as the plainest classic dataset: what dicom2nifti stacks, scales and places; nothing of the patient."""
     ds = Dataset()
     ds.file_meta = FileMetaDataset()
     ds.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
@@ -133,7 +138,7 @@ def _volume(array: NDArray[np.generic], affine: NDArray[np.float64], slice_axis:
 
 
 def _holds_head(volume: Volume) -> bool:
-    """Whether what stands out of the background is one blob with a head's size, thresholded as Otsu (1979) does."""
+    """Whether what stands out of the background is one blob with a head's size."""
     spacing = np.array(volume.spacing_mm)
     coarse, coarse_mm = _coarse(volume.array, spacing)
     threshold = _otsu(coarse)
@@ -167,7 +172,7 @@ def _coarse(
 
 
 def _otsu(values: NDArray[np.float32]) -> float:
-    """The threshold that splits the values into two classes of the largest between-class variance (10.1109/TSMC.1979.4310076)."""
+    """The threshold of the largest variance between the two classes (Otsu, doi:10.1109/TSMC.1979.4310076)."""
     clipped = np.clip(values, *np.percentile(values, (0.1, 99.5)))  # a few bright voxels must not fill the histogram
     counts, edges = np.histogram(clipped, 128)
     centres = (edges[:-1] + edges[1:]) / 2

@@ -94,7 +94,7 @@ def page(
     _verdict(draw, look)
     has_picture = bool(assessment.preview or assessment.grades)
     _reasons(draw, assessment.verdict.reasons, bottom=376 if has_picture else 600)
-    _planes(image, assessment.preview, (_MARGIN, 396, 560, 684))
+    _planes(image, assessment.preview, (_MARGIN, 396, 560 if assessment.grades else WIDTH - _MARGIN, 684))
     _bars(draw, assessment.grades, (592, 396, WIDTH - _MARGIN, 684))
     _foot(draw, assessment, at, revision, series_uid or assessment.series_uid)
     return image

@@ -10,6 +10,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime, timedelta, timezone
 from functools import cached_property
+from importlib.metadata import version
 from io import BytesIO
 from typing import Any
 from uuid import UUID, uuid5
@@ -19,10 +20,10 @@ from pydicom.datadict import dictionary_VR
 from pydicom.dataelem import RawDataElement
 from pydicom.errors import InvalidDicomError
 
-from qcnode import __version__
 from qcnode.errors import PermanentError
 
 MANUFACTURER = "qcnode"
+VERSION = version("qcnode")
 _NAMESPACE = UUID("9d1f3f52-5f0b-4c9e-9a9a-6d0a6e0c6c17")  # never changes: every UID that we write hangs on it
 _REFERENCE = ("SOPClassUID", "SOPInstanceUID", "StudyInstanceUID", "SeriesInstanceUID")
 
@@ -100,7 +101,7 @@ class Evidence:
             "manufacturer": MANUFACTURER,
             "manufacturer_model_name": MANUFACTURER,
             "device_serial_number": plain(self.ensemble)[:64] or "none",
-            "software_versions": __version__,
+            "software_versions": VERSION,
         }
 
     def identify(self, document: Dataset) -> None:

@@ -27,9 +27,8 @@ from pydicom import Dataset
 from pydicom.sr.codedict import codes
 from pydicom.uid import Comprehensive3DSRStorage
 
-from qcnode import __version__
 from qcnode.artifacts import ARTIFACT_CONCEPTS, PRIVATE_SCHEME, SEVERITY_CONCEPTS, Concept, Plane, Severity
-from qcnode.reporting.evidence import MANUFACTURER, Evidence, derived_uid, plain
+from qcnode.reporting.evidence import MANUFACTURER, VERSION, Evidence, derived_uid, plain
 from qcnode.verdict import Assessment, Decision, Grade
 
 _CATEGORY = Concept("111101", "DCM", "Image Quality")
@@ -108,7 +107,7 @@ def observer(source: Evidence) -> ObserverContext:
             uid=derived_uid("device", source.ensemble),
             name=MANUFACTURER,
             manufacturer_name=MANUFACTURER,
-            model_name=f"{MANUFACTURER} {__version__}",
+            model_name=f"{MANUFACTURER} {VERSION}",
         ),
     )
 
@@ -125,7 +124,7 @@ def _group(
         finding_type=coded(_FINDING),
         algorithm_id=AlgorithmIdentification(
             name="qcnode BRIQA ensemble",
-            version=plain(assessment.ensemble) or __version__,
+            version=plain(assessment.ensemble) or VERSION,
             manufacturer=MANUFACTURER,
             family=codes.DCM.ArtificialIntelligence,
         ),
