@@ -3,38 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
 import pytest
-from peers import FINAL, NodeProcess, free_port, qcnode, storescu, tool, wait_until
+from peers import FINAL, NodeProcess, free_port, nodes, qcnode, storescu, tool, wait_until
 
 from qcnode.artifacts import Plane
 from qcnode.imaging import phantom
 from qcnode.imaging.volume import Volume
 
-__all__ = ["FINAL", "NodeProcess", "free_port", "qcnode", "storescu", "tool", "wait_until"]
-
-
-@contextmanager
-def nodes(folder: Path) -> Iterator[Callable[..., NodeProcess]]:
-    """Starts nodes, each on a state folder and ports of its own, and ends them."""
-    started: list[NodeProcess] = []
-
-    def start(extra: str = "", dicom: str = "") -> NodeProcess:
-        own = folder / f"node{len(started)}"
-        own.mkdir()
-        node = NodeProcess(own, free_port(), free_port(), extra, dicom)
-        started.append(node)
-        return node.start()
-
-    try:
-        yield start
-    finally:
-        for node in started:
-            if node.process is not None and node.process.poll() is None:
-                node.kill()
+__all__ = ["FINAL", "NodeProcess", "free_port", "nodes", "qcnode", "storescu", "tool", "wait_until"]
 
 
 @pytest.fixture

@@ -12,7 +12,8 @@ import sys
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -145,6 +146,26 @@ class NodeProcess:
             return self.get("/healthz") == b"ok"
         except (urllib.error.URLError, ConnectionError, TimeoutError):
             return False
+
+
+@contextmanager
+def nodes(folder: Path) -> Iterator[Callable[..., NodeProcess]]:
+    """Starts nodes, each on a state folder and ports of its own, and ends them."""
+    started: list[NodeProcess] = []
+
+    def start(extra: str = "", dicom: str = "") -> NodeProcess:
+        own = folder / f"node{len(started)}"
+        own.mkdir()
+        node = NodeProcess(own, free_port(), free_port(), extra, dicom)
+        started.append(node)
+        return node.start()
+
+    try:
+        yield start
+    finally:
+        for node in started:
+            if node.process is not None and node.process.poll() is None:
+                node.kill()
 
 
 def qcnode(*arguments: str | Path, timeout: float = 300) -> subprocess.CompletedProcess[str]:
