@@ -182,6 +182,22 @@ def test_damage_is_refused_or_read_and_nothing_else(place: int, byte: int, end: 
     json.dumps(facts.to_json())
 
 
+def test_a_group_length_of_five_bytes_is_damage() -> None:
+    """pydicom raises an exception of its own for it, which is no ValueError."""
+    broken = bytearray(WHOLE)
+    broken[138] = 5
+    with pytest.raises(PermanentError, match="cannot be parsed"):
+        read_facts(bytes(broken))
+
+
+def test_a_sequence_that_ends_within_a_tag_is_damage() -> None:
+    """pydicom raises OSError for it, which would tell the sender that the disk is full."""
+    place = WHOLE.index(b"\x00\x52\x29\x92SQ\0\0") + 8  # SharedFunctionalGroupsSequence's length
+    cut = WHOLE[:place] + (2).to_bytes(4, "little") + WHOLE[place + 4 : place + 6]
+    with pytest.raises(PermanentError, match="cannot be parsed"):
+        read_facts(cut)
+
+
 def test_pixels_are_not_looked_at() -> None:
     whole = part10(classic_slice(1))
     assert read_facts(whole[:-100]) == read_facts(whole)

@@ -288,6 +288,7 @@ def test_another_sop_class_inside_is_a_mismatch(start: Start) -> None:
     assert node.received == []
 
 
+@pytest.mark.filterwarnings("ignore:Expected explicit VR:UserWarning")  # pydicom's, about the rubbish
 def test_rubbish_instead_of_a_data_set_is_not_understood(start: Start) -> None:
     node = start()
     association = associate(node)
@@ -373,6 +374,17 @@ def test_a_peer_that_is_not_allowed_reads_why(
     assert list(node.spool.scan()) == []
 
 
+def test_a_peer_that_could_not_be_checked_can_store_nothing(start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(address: str) -> None:
+        raise ValueError(address)
+
+    node = start()
+    monkeypatch.setattr("qcnode.intake.listener.ip_address", broken)
+    association = associate(node)
+    assert association.accepted_contexts == []
+    assert not association.is_established
+
+
 @needs_dcmtk
 def test_a_peer_that_is_allowed_comes_in(start: Start) -> None:
     networks = tuple(map(ip_network, ("10.0.0.0/8", "127.0.0.0/8")))
@@ -420,7 +432,7 @@ def test_the_association_s_end_is_the_series_state(start: Start) -> None:
 
 
 def test_a_silent_association_is_closed_and_what_arrived_is_kept(start: Start) -> None:
-    node = start(network_timeout_seconds=0.3)
+    node = start(network_timeout_seconds=1.0)
     association = associate(node)
     assert association.send_c_store(sendable(classic_slice(1))).Status == 0x0000
     until(lambda: node.listener.associations.state(SERIES) is AssociationState.ABORTED)

@@ -115,6 +115,10 @@ def _from_labels(source: Source, labels: NDArray[np.uint16], spacing_mm: float) 
     codes = np.pad(group_of[labels], 2)
     labels = np.pad(labels, 2)
     brain = (labels > 0) & (labels < 500) & (labels != 24)
+    cerebellum = np.flatnonzero(np.isin(labels, (7, 8, 46, 47)).any(axis=(0, 1)))
+    brain[:, :, : max(0, int(cerebellum[0] - 5 / spacing_mm))] = False  # the cord below is not brain
+    pieces, _ = ndimage.label(brain)
+    brain = pieces == np.bincount(pieces[brain]).argmax()
     tissue = np.zeros_like(codes)
     for value, groups in ((1, ("csf",)), (2, ("grey", "cerebellum")), (3, ("white",))):
         tissue[np.isin(codes, [GROUPS.index(group) for group in groups])] = value
@@ -130,9 +134,7 @@ def _from_image(source: Source, codes: NDArray[np.uint8], spacing_mm: float) -> 
     outside = np.minimum(distance * 4, 255).astype(np.uint8)
     brain = np.asarray(ndimage.binary_fill_holes(codes > 0))
     centres = _tissue_centres(codes[brain], source.weighting)
-    return Anatomy(
-        source, codes, brain, _tissue(codes, brain, centres, source.weighting), outside, centres, spacing_mm
-    )
+    return Anatomy(source, codes, brain, _tissue(codes, brain, centres, source.weighting), outside, centres, spacing_mm)
 
 
 def _from_phantom(source: Source) -> Anatomy:

@@ -164,7 +164,9 @@ def _zipper(generator: np.random.Generator, within: _Within, severity: Severity)
             return amplitude, tuple(float(p) for p in positions)
 
 
-def _positioning(generator: np.random.Generator, severity: Severity) -> tuple[Triple | None, Triple | None, float | None]:
+def _positioning(
+    generator: np.random.Generator, severity: Severity
+) -> tuple[Triple | None, Triple | None, float | None]:
     if severity == Severity.NONE:
         return None, None, None
     small_tilt = generator.uniform(-4.8, 4.8, 3)

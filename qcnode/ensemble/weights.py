@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-import sys
+import sysconfig
 from datetime import datetime
 from pathlib import Path
 from typing import Literal
@@ -87,7 +87,7 @@ class Manifest(_Strict):
 
 def shipped_folder() -> Path:
     """Where the weights that come with this project lie: in the checkout, else where the wheel put them."""
-    places = [Path(__file__).parents[2] / "weights", Path(sys.prefix) / "share" / "qcnode" / "weights"]
+    places = [Path(__file__).parents[2] / "weights", Path(sysconfig.get_path("data")) / "share" / "qcnode" / "weights"]
     for place in places:
         if (place / MANIFEST).is_file():
             return place

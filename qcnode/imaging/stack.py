@@ -11,6 +11,7 @@ from io import BytesIO
 import numpy as np
 from numpy.typing import NDArray
 from pydicom import Dataset, dcmread
+from pydicom.errors import BytesLengthException, InvalidDicomError
 from pydicom.multival import MultiValue
 from pydicom.pixels.utils import pixel_array
 
@@ -20,8 +21,11 @@ from qcnode.errors import Excluded, NotAssessable
 UNREADABLE = (
     ArithmeticError,
     AttributeError,
+    BytesLengthException,
     EOFError,
+    InvalidDicomError,
     LookupError,
+    MemoryError,
     NotImplementedError,
     OSError,
     RuntimeError,
@@ -155,7 +159,7 @@ def _words(value: object) -> tuple[str, ...]:
 def _numbers(
     groups: Sequence[Dataset], sequence: str, keyword: str, count: int, default: float | None = None
 ) -> NDArray[np.float64]:
-    """A functional group's element, per frame, else shared, else at the top level; ValueError for other than numbers."""
+    """A functional group's element, per frame, else shared, else at the top level; ValueError if not numbers."""
     for group in groups:
         items = group.get(sequence)
         value = (items[0] if items else group).get(keyword)
@@ -205,6 +209,10 @@ def _one_a_place(places: Sequence[Sequence[Slice]]) -> list[tuple[Slice, NDArray
                 pictures.append((slice_, pixels))
         different.append(pictures)
     counts = {len(pictures) for pictures in different}
+    if len(counts) == 1 and counts != {1} and len(places) < MINIMUM_SLICES:
+        raise Excluded(
+            f"The series holds {counts.pop()} pictures of {_count(len(places), 'place')}, not a stack of slices."
+        )
     if len(counts) == 1 and counts != {1}:
         raise Excluded(f"The series holds {counts.pop()} volumes (echoes, time points or directions), not one scan.")
     if counts != {1}:
@@ -222,7 +230,7 @@ def _same_picture(one: tuple[Slice, NDArray[np.generic]], other: tuple[Slice, ND
 
 
 def _check_even(stack: Sequence[Slice], normal: NDArray[np.float64]) -> None:
-    """NotAssessable for a stack with a missing slice, uneven distances, or slices that do not lie behind one another."""
+    """NotAssessable for a missing slice, uneven distances, or slices that do not lie behind one another."""
     places = np.array([s.position @ normal for s in stack])
     distances = np.diff(places)
     step = float(np.median(distances))

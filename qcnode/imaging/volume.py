@@ -92,7 +92,7 @@ def volume_from_nifti(path: Path) -> Volume:
 
 
 def check_assessable(volume: Volume, minimum_slices: int) -> None:
-    """NotAssessable, saying why, for an empty or constant volume, non-finite voxels, too few slices, or no head in it."""
+    """NotAssessable, saying why: empty or constant, voxels that are not finite, too few slices, or no head in it."""
     array = volume.array
     if array.size == 0:
         raise NotAssessable("The volume is empty; repeat the scan.")
@@ -142,7 +142,8 @@ def _holds_head(volume: Volume) -> bool:
     """Whether what stands out of the background is one blob with a head's size, and more than bright noise."""
     coarse, coarse_mm = _coarse(volume.array, np.array(volume.spacing_mm))
     smooth = ndimage.gaussian_filter(coarse, 1.0, mode="nearest")
-    inside = smooth > _otsu(smooth)
+    # In the logarithm a zipper much brighter than the head does not draw the threshold up to itself.
+    inside = smooth > np.exp(_otsu(np.log(np.maximum(smooth, max(0.01 * np.percentile(smooth, 99), 1e-6)))))
     if not inside.any() or smooth[inside].mean() < _LEAST_CONTRAST * smooth[~inside].mean():
         return False
     labels, _ = ndimage.label(inside)
@@ -186,8 +187,7 @@ def _coarse(
 
 def _otsu(values: NDArray[np.float32]) -> float:
     """The threshold of the largest variance between the two classes (Otsu, doi:10.1109/TSMC.1979.4310076)."""
-    clipped = np.clip(values, *np.percentile(values, (0.1, 99.5)))  # a few bright voxels must not fill the histogram
-    counts, edges = np.histogram(clipped, 128)
+    counts, edges = np.histogram(values, 128)
     centres = (edges[:-1] + edges[1:]) / 2
     below = np.cumsum(counts)[:-1]
     above = counts.sum() - below

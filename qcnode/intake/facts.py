@@ -12,7 +12,7 @@ from typing import Any
 
 import pydicom
 from pydicom.dataset import Dataset
-from pydicom.errors import InvalidDicomError
+from pydicom.errors import BytesLengthException, InvalidDicomError
 from pydicom.tag import Tag
 
 from qcnode.errors import PermanentError
@@ -44,9 +44,11 @@ _TAGS: list[int | str | tuple[int, int]] = [
 ]
 _SPECIFIC: list[Any] = [Tag(keyword) for keyword in _TAGS]
 
-# What pydicom raises on damaged bytes.
+# What pydicom raises on damaged bytes; OSError too, although they are in memory.
 _DAMAGE = (
     InvalidDicomError,
+    BytesLengthException,
+    OSError,
     AttributeError,
     EOFError,
     KeyError,

@@ -167,7 +167,8 @@ class Listener:
             server_class=PromptAssociationServer,
         )
         self._server = cast(PromptAssociationServer, server)
-        self._thread = threading.Thread(target=self._server.serve_forever, name="dicom-listener", daemon=True)
+        serve, polling = self._server.serve_forever, (0.1,)  # seconds until it notices stop()
+        self._thread = threading.Thread(target=serve, args=polling, name="dicom-listener", daemon=True)
         self._thread.start()
         log.info("listener_started ae=%r host=%s port=%d", settings.ae_title, settings.host, self.port)
 

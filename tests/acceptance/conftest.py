@@ -27,3 +27,10 @@ def start_node(tmp_path: Path) -> Iterator[Callable[..., NodeProcess]]:
 def clean_head() -> Volume:
     """A clean synthetic scan."""
     return phantom.head(np.random.default_rng(64), Plane.AXIAL)
+
+
+@pytest.fixture(scope="session")
+def node(tmp_path_factory: pytest.TempPathFactory) -> Iterator[NodeProcess]:
+    """One node for all tests that send series of their own: as a site would run it, but for shorter waits."""
+    with nodes(tmp_path_factory.mktemp("shared")) as start:
+        yield start("[completeness]\ngrace_seconds = 1\nquiet_seconds = 4\n")

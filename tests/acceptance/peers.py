@@ -70,6 +70,7 @@ class NodeProcess:
     extra: str = ""  # more of the configuration
     dicom: str = ""  # more of its [dicom] section
     process: subprocess.Popen[bytes] | None = field(default=None, init=False)
+    _ledger: Store | None = field(default=None, init=False)
 
     @property
     def state(self) -> Path:
@@ -97,12 +98,19 @@ class NodeProcess:
         os.killpg(self.process.pid, signal.SIGKILL)
         self.process.wait()
 
-    def stop(self) -> int:
+    def stop(self, seconds: float = 60) -> int:
         """SIGTERM, and the exit code."""
         assert self.process is not None
         if self.process.poll() is None:
             self.process.terminate()
-        return self.process.wait(timeout=60)
+        return self.process.wait(timeout=seconds)
+
+    def end(self) -> None:
+        """Kill it if it still runs, and let go of its ledger."""
+        if self.process is not None and self.process.poll() is None:
+            self.kill()
+        if self._ledger is not None:
+            self._ledger.close()
 
     @property
     def log(self) -> str:
@@ -113,8 +121,10 @@ class NodeProcess:
             return bytes(answer.read())
 
     def series(self, series_uid: str) -> Series | None:
-        with Store(f"sqlite:///{self.state / 'ledger.sqlite3'}") as store:
-            return store.overview.detail(series_uid)
+        """What its ledger says of the series now."""
+        if self._ledger is None:
+            self._ledger = Store(f"sqlite:///{self.state / 'ledger.sqlite3'}")
+        return self._ledger.overview.detail(series_uid)
 
     def finished(self, series_uid: str, revision: int = 1, seconds: float = 90.0) -> Series:
         """The series, once this revision of it came to an end and its documents were delivered."""
@@ -164,8 +174,7 @@ def nodes(folder: Path) -> Iterator[Callable[..., NodeProcess]]:
         yield start
     finally:
         for node in started:
-            if node.process is not None and node.process.poll() is None:
-                node.kill()
+            node.end()
 
 
 def qcnode(*arguments: str | Path, timeout: float = 300) -> subprocess.CompletedProcess[str]:

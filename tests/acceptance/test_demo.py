@@ -1,0 +1,85 @@
+"""`qcnode demo` in a real process: two synthetic series, and what the shipped ensemble says of them."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from peers import qcnode
+
+from qcnode.artifacts import Artifact
+
+COLUMNS = 80
+
+
+@pytest.fixture(scope="module")
+def as_json() -> subprocess.CompletedProcess[str]:
+    return qcnode("demo", "--json")
+
+
+@pytest.fixture(scope="module")
+def as_text(tmp_path_factory: pytest.TempPathFactory) -> subprocess.CompletedProcess[str]:
+    """In a terminal of 80 columns."""
+    environment = os.environ | {"COLUMNS": str(COLUMNS), "TMPDIR": str(tmp_path_factory.mktemp("demo"))}
+    command = [sys.executable, "-m", "qcnode", "demo"]
+    return subprocess.run(command, capture_output=True, text=True, timeout=300, check=False, env=environment)
+
+
+def test_it_prints_the_list_that_score_prints(as_json: subprocess.CompletedProcess[str]) -> None:
+    assert as_json.returncode == 0, as_json.stderr
+    results = json.loads(as_json.stdout)
+    assert len(results) == 2
+    for one in results:
+        assert set(one["artifacts"]) == {artifact.value for artifact in Artifact}
+        for grade in one["artifacts"].values():
+            assert sum(grade["probabilities"]) == pytest.approx(1, abs=1e-3)
+        assert one["plane"] == "axial"
+        assert one["ensemble"]
+        assert one["reasons"]
+        assert any(Path(one["path"]).iterdir()), "the path is where the instances are"
+
+
+def test_the_clean_scan_is_accepted_and_the_moved_one_is_to_be_repeated(
+    as_json: subprocess.CompletedProcess[str],
+) -> None:
+    clean, moved = json.loads(as_json.stdout)
+    assert clean["verdict"] == "accept", clean
+    assert all(grade["severity"] == 0 for grade in clean["artifacts"].values())
+    assert moved["verdict"] == "rescan", moved
+    assert moved["artifacts"]["Motion"]["severity"] == 2
+    assert "Severe motion. Repeat this scan; settle the child first." in moved["reasons"]
+
+
+def test_it_says_what_happened_where_and_ends_without_a_traceback(as_text: subprocess.CompletedProcess[str]) -> None:
+    assert as_text.returncode == 0, as_text.stderr
+    told = as_text.stderr
+    assert "Traceback" not in told + as_text.stdout
+    assert "node started" in told
+    assert told.count("over a DICOM association") == 2
+    assert told.count("is assessed") == 2
+    for word in ("report", "flag", "capture", "page", "sent to archive"):
+        assert word in as_text.stdout
+
+
+def test_its_tables_fit_a_terminal_of_80_columns(as_text: subprocess.CompletedProcess[str]) -> None:
+    lines = as_text.stdout.splitlines()
+    framed = [line for line in lines if line.startswith(("│", "╭", "╰"))]
+    assert {len(line) for line in framed} == {COLUMNS}
+    for artifact in Artifact:
+        rows = [line for line in lines if re.match(rf"│ {artifact.value} ", line)]
+        assert len(rows) == 2, artifact
+        assert all(len(re.findall(r"\d\.\d\d", row)) == 3 for row in rows), "a grade and its three numbers in one row"
+
+
+def test_what_it_says_lies_somewhere_does(as_text: subprocess.CompletedProcess[str]) -> None:
+    kept = as_text.stdout.strip().splitlines()[-1].rsplit(" ", 1)[1]
+    archived = list((Path(kept) / "archive").glob("*.dcm"))
+    assert len(archived) == 5, "two reports, two captures, one flag"
+    unframed = re.sub(r"\s*│\s*│\s*", "", as_text.stdout.replace("\n", ""))
+    for path in archived:
+        assert path.name in re.sub(r"[│\s]", "", unframed), path

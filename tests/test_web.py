@@ -1,0 +1,269 @@
+"""The page over a real ledger: it shows what is there, takes text for text, and carries no patient."""
+
+from __future__ import annotations
+
+import urllib.request
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from html.parser import HTMLParser
+from io import BytesIO
+from pathlib import Path
+
+import httpx
+import pytest
+from PIL import Image
+from reporting_cases import ASSESSMENTS, as_bytes, swoop
+
+from qcnode.config import StateFolder, Web
+from qcnode.errors import ConfigError
+from qcnode.ledger.records import Claim, NewDocument, Received
+from qcnode.ledger.store import Store
+from qcnode.reporting.documents import documents
+from qcnode.states import DeliveryState
+from qcnode.verdict import Assessment, not_assessable
+from qcnode.web.server import WebServer
+
+NOW = datetime(2026, 3, 1, 12, 30, 15, tzinfo=UTC)
+HOSTILE_AE = '<b x="&">AE</b>'
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Iterator[Store]:
+    with Store.open(StateFolder(folder=tmp_path)) as opened:
+        yield opened
+
+
+@pytest.fixture
+def page(store: Store, tmp_path: Path) -> Iterator[httpx.Client]:
+    server = WebServer(Web(port=0), store, tmp_path)
+    server.start()
+    with httpx.Client(base_url=server.url) as client:
+        yield client
+    server.stop()
+
+
+def received(store: Store, series_uid: str = "1.2.3", calling_ae: str = "SWOOP1", number: int = 1) -> None:
+    one = Received(series_uid, "1.2", f"{series_uid}.{number}", "1.2.840", "1.2.1", "a" * 64, 9, NOW, calling_ae, {})
+    store.record_instances([one])
+
+
+def claimed(store: Store, series_uid: str = "1.2.3", revision: int = 1) -> Claim:
+    assert store.mark_ready(series_uid, revision, "all its frames are there", NOW)
+    claim = store.claim(NOW)
+    assert claim is not None
+    return claim
+
+
+def assessed(store: Store, folder: Path, assessment: Assessment, series_uid: str = "1.2.3") -> dict[str, NewDocument]:
+    """A series with this assessment, its documents in the state folder, on their way to an archive."""
+    received(store, series_uid)
+    made = {}
+    for document in documents(assessment, as_bytes(swoop()), revision=1, at=NOW, predecessor_uid=None):
+        path = Path("documents") / f"{document.sop_instance_uid}.dcm"
+        (folder / path).parent.mkdir(exist_ok=True)
+        (folder / path).write_bytes(document.data)
+        made[document.kind] = NewDocument(
+            document.kind, document.sop_class_uid, document.sop_instance_uid, path=str(path)
+        )
+    deliveries = [(kind, "pacs") for kind in made]
+    assert store.finish(claimed(store, series_uid), assessment, list(made.values()), deliveries, NOW)
+    return made
+
+
+class Markup(HTMLParser):
+    """The elements and the text of a page; fails on an element that is not closed."""
+
+    VOID = ("meta", "link", "img", "br")
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.elements: list[tuple[str, dict[str, str | None]]] = []
+        self.words: list[str] = []
+        self.feed(text)
+        self.close()
+        assert not self.open
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.elements.append((tag, dict(attrs)))
+        if tag not in self.VOID:
+            self.open.append(tag)
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        self.words += data.split()
+
+    @property
+    def text(self) -> str:
+        return " ".join(self.words)
+
+
+def markup(page: httpx.Client, path: str) -> Markup:
+    answer = page.get(path)
+    assert answer.status_code == 200, answer.text
+    return Markup(answer.text)
+
+
+def test_an_empty_ledger_says_what_to_do(page: httpx.Client) -> None:
+    assert "Nothing has arrived yet. Send a series" in markup(page, "/").text
+
+
+@pytest.mark.parametrize("name", ASSESSMENTS)
+def test_each_verdict_is_a_word_a_sign_and_its_reasons_on_both_pages(
+    name: str, store: Store, page: httpx.Client, tmp_path: Path
+) -> None:
+    assessment = ASSESSMENTS[name]
+    assessed(store, tmp_path, assessment)
+    word = assessment.verdict.decision.value.replace("_", " ")
+    for path in ("/", "/series/1.2.3"):
+        shown = markup(page, path).text
+        assert any(f"{sign} {word}" in shown for sign in "✓▲✕?")
+        assert all(reason in shown for reason in assessment.verdict.reasons)
+
+
+def test_a_series_page_shows_grades_documents_and_events(store: Store, page: httpx.Client, tmp_path: Path) -> None:
+    made = assessed(store, tmp_path, ASSESSMENTS["rescan"])
+    shown = markup(page, "/series/1.2.3")
+    assert "Motion severe 0.01 0.03 0.96" in shown.text
+    assert "Noise moderate 0.10 0.85 0.05" in shown.text
+    assert shown.text.count("pacs: pending") == len(made) == 3
+    assert "from SWOOP1, graded by briqa-3f9a12c4" in shown.text
+    assert "assessed" in shown.text
+    links = {attributes["href"] for tag, attributes in shown.elements if tag == "a"}
+    for kind, document in made.items():
+        path = f"/series/1.2.3/documents/{document.sop_instance_uid}.dcm"
+        assert path in links
+        answer = page.get(path)
+        assert answer.content == (tmp_path / str(document.path)).read_bytes()
+        assert answer.headers["content-type"] == "application/dicom"
+        assert f'filename="{kind}.dcm"' in answer.headers["content-disposition"]
+
+
+def test_the_verdict_page_is_the_secondary_capture(store: Store, page: httpx.Client, tmp_path: Path) -> None:
+    assessed(store, tmp_path, ASSESSMENTS["rescan"])
+    (picture,) = [a for tag, a in markup(page, "/series/1.2.3").elements if tag == "img"]
+    assert "Severe motion." in str(picture["alt"]), "a reader without eyes gets the reasons"
+    answer = page.get(str(picture["src"]))
+    assert answer.headers["content-type"] == "image/png"
+    with Image.open(BytesIO(answer.content)) as image:
+        assert image.width >= 512
+
+
+def test_an_excluded_and_a_failed_series_say_why(store: Store, page: httpx.Client) -> None:
+    received(store, "1.2.4")
+    why = "A localizer is not for assessment."
+    store.finish(claimed(store, "1.2.4"), Assessment(not_assessable(why), excluded=why), [], [], NOW)
+    received(store, "1.2.5")
+    store.fail(claimed(store, "1.2.5"), "Grading took too long.", NOW, permanent=True)
+    for path, uid in (("/", ""), ("/series/1.2.4", "4"), ("/series/1.2.5", "5")):
+        shown = markup(page, path).text
+        if uid != "5":
+            assert "excluded" in shown
+            assert why in shown
+        if uid != "4":
+            assert "failed" in shown
+            assert "Grading took too long." in shown
+
+
+def test_a_verdict_of_an_earlier_revision_is_not_shown_as_the_present_one(
+    store: Store, page: httpx.Client, tmp_path: Path
+) -> None:
+    assessed(store, tmp_path, ASSESSMENTS["accept"])
+    received(store, number=2)
+    shown = markup(page, "/").text
+    assert "✓ accept" not in shown
+    assert "receiving" in shown
+    shown = markup(page, "/series/1.2.3").text
+    assert "Of revision 1" in shown, "its old grades are told from the new ones"
+
+
+def test_hostile_text_is_text(store: Store, page: httpx.Client) -> None:
+    received(store, "1.2.6", calling_ae=HOSTILE_AE)
+    why = "<script>alert(1)</script> is no contrast."
+    store.finish(claimed(store, "1.2.6"), Assessment(not_assessable(why), excluded=why), [], [], NOW)
+    store.event("conflict", "1.2.6", {"from": HOSTILE_AE, "<i>": "<img src=x onerror=alert(1)>"}, NOW)
+    for path in ("/", "/series/1.2.6"):
+        shown = markup(page, path)
+        assert not {"script", "b", "i", "img"} & {tag for tag, _ in shown.elements}
+        assert HOSTILE_AE in shown.text
+        assert why in shown.text
+
+
+def test_a_dead_delivery_is_a_warning_with_its_remedy(store: Store, page: httpx.Client, tmp_path: Path) -> None:
+    made = assessed(store, tmp_path, ASSESSMENTS["accept"])
+    for due in store.deliveries.due("pacs", NOW):
+        store.deliveries.mark_dead(due.id, "The peer refused the document (0xC000); see its log.", NOW)
+    assert store.deliveries.counts()[DeliveryState.DEAD] == len(made)
+    assert "2 deliveries could not be made; qcnode retry" in markup(page, "/").text
+    assert "pacs: dead (The peer refused" in markup(page, "/series/1.2.3").text
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/series/9.9.9",
+        "/series/9.9.9/verdict.png",
+        "/series/1.2.3/verdict.png",
+        "/series/1.2.3/documents/9.9.dcm",
+        "/series/1.2.3/documents/..%2f..%2fledger.sqlite3",
+        "/nothing",
+        "/static/../app.py",
+        "/docs",
+        "/openapi.json",
+    ],
+)
+def test_what_is_not_there_is_404_or_refused(path: str, store: Store, page: httpx.Client) -> None:
+    received(store)
+    assert page.get(path).status_code in (404, 422)
+
+
+def test_a_document_whose_file_is_gone_is_404(store: Store, page: httpx.Client, tmp_path: Path) -> None:
+    made = assessed(store, tmp_path, ASSESSMENTS["accept"])
+    for document in made.values():
+        (tmp_path / str(document.path)).unlink()
+        assert page.get(f"/series/1.2.3/documents/{document.sop_instance_uid}.dcm").status_code == 404
+    assert page.get("/series/1.2.3/verdict.png").status_code == 404
+
+
+def test_the_page_only_reads_and_lets_nothing_in(store: Store, page: httpx.Client) -> None:
+    received(store)
+    for path in ("/", "/series/1.2.3", "/healthz", "/static/qcnode.css"):
+        assert page.post(path).status_code == 405
+        headers = page.get(path).headers
+        assert "default-src 'none'" in headers["content-security-policy"]
+        assert headers["x-content-type-options"] == "nosniff"
+        assert headers["cache-control"] == "no-store"
+    assert page.get("/healthz").text == "ok"
+
+
+def test_everything_it_loads_is_its_own(store: Store, page: httpx.Client, tmp_path: Path) -> None:
+    assessed(store, tmp_path, ASSESSMENTS["rescan"])
+    for path in ("/", "/series/1.2.3"):
+        for tag, attributes in markup(page, path).elements:
+            for key in ("src", "href"):
+                if target := attributes.get(key):
+                    assert target.startswith("/"), f"{tag} loads {target}"
+                    assert page.get(target).status_code == 200, target
+
+
+@pytest.mark.parametrize("host", ["0.0.0.0", "192.168.1.5", "::", "node.example"])
+def test_it_does_not_leave_loopback(host: str, store: Store, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="is not loopback"):
+        WebServer(Web(host=host), store, tmp_path)
+
+
+def test_it_serves_on_a_free_port_and_stops(store: Store, tmp_path: Path) -> None:
+    first = WebServer(Web(port=0), store, tmp_path)
+    first.start()
+    try:
+        with urllib.request.urlopen(f"{first.url}healthz", timeout=10) as answer:
+            assert answer.read() == b"ok"
+        taken = int(first.url.rsplit(":", 1)[1].strip("/"))
+        with pytest.raises(ConfigError, match=r"cannot listen on 127.0.0.1:\d+ .*change \[web\] port"):
+            WebServer(Web(port=taken), store, tmp_path).start()
+    finally:
+        first.stop()
+    with pytest.raises(OSError, match="refused"):
+        urllib.request.urlopen(f"{first.url}healthz", timeout=10)
