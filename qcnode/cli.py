@@ -25,7 +25,6 @@ from qcnode.errors import ConfigError, QcnodeError
 if TYPE_CHECKING:
     from qcnode.checks import Finding
     from qcnode.demo import Shown
-    from qcnode.node import Node
 
 app = typer.Typer(
     name="qcnode",
@@ -81,13 +80,17 @@ def demo(
             print(json.dumps([result(one.spooled, one.assessment) for one in shown], indent=2))
         else:
             for one in shown:
-                out.print(assessment_panel(f"Sent as {one.made_as}", one.assessment, _whereabouts(one, node)))
+                out.print(assessment_panel(f"Sent as {one.made_as}", one.assessment))
+                for line in _whereabouts(one, f"{node.web.url}series/" if keep else None):
+                    out.print(Text(f"  {line}", style="dim"), soft_wrap=True)  # in one piece, to be copied
+                out.print()
         if keep:
             told.print(
                 f"The node goes on: AE {node.settings.dicom.ae_title}, port {node.listener.port}. Ctrl-C ends it."
             )
             _stop_signals().wait()
     if not as_json:
+        out.print("The node has ended; with --keep it goes on, and its page shows all this.")
         out.print(f"Everything of this demo is kept in {folder}", soft_wrap=True)
 
 
@@ -261,12 +264,9 @@ def _progress(what: str, hidden: bool) -> Progress:
     )
 
 
-def _whereabouts(one: Shown, node: Node) -> Table:
-    """Where the documents of a series are, and who got them."""
-    table = Table(box=None, show_header=False, padding=(0, 2, 0, 0))
-    table.add_column(style="dim", no_wrap=True)
-    table.add_column(overflow="fold")
-    for kind, path, delivered in one.documents:
-        table.add_row(kind, f"{path}\n{delivered}" if path else delivered)
-    table.add_row("page", f"{node.web.url}series/{one.series.series_instance_uid}")
-    return table
+def _whereabouts(one: Shown, pages: str | None) -> list[str]:
+    """Where the documents of a series are, who got them, and, while the node runs, its page."""
+    lines = [f"{kind:8} {delivered}  {path.name if path else ''}".rstrip() for kind, path, delivered in one.documents]
+    folders = dict.fromkeys(str(path.parent) for _, path, _ in one.documents if path)
+    page = [f"page     {pages}{one.series.series_instance_uid}"] if pages else []
+    return [*lines, *(f"in       {folder}" for folder in folders), *page]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from rich.console import Console, Group, RenderableType
 from rich.panel import Panel
 from rich.table import Table
@@ -18,7 +20,7 @@ SIGN = {
     Decision.NOT_ASSESSABLE: ("?", "magenta"),
 }
 _SEVERITY_STYLE = {Severity.NONE: "dim", Severity.MODERATE: "yellow", Severity.SEVERE: "bold red"}
-_BAR_WIDTH = 16
+_BAR_WIDTH = 24
 
 
 def console(stderr: bool = False) -> Console:
@@ -33,10 +35,9 @@ def verdict_line(decision: Decision) -> Text:
     return Text(f"{sign} {decision.value.replace('_', ' ').upper()}", style=f"bold {colour}")
 
 
-def assessment_panel(title: str, assessment: Assessment, footer: RenderableType | None = None) -> Panel:
-    """One series: verdict, reasons, the seven grades with their probabilities, and where the documents went."""
-    reasons = Text("\n".join(assessment.verdict.reasons))
-    parts: list[RenderableType] = [verdict_line(assessment.verdict.decision), reasons]
+def assessment_panel(title: str, assessment: Assessment) -> Panel:
+    """One series: verdict, reasons, and the seven grades with their probabilities."""
+    parts: list[RenderableType] = [verdict_line(assessment.verdict.decision), _reasons(assessment.verdict.reasons)]
     if assessment.grades:
         table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim")
         for heading in ("Artifact", "Grade"):
@@ -51,13 +52,24 @@ def assessment_panel(title: str, assessment: Assessment, footer: RenderableType 
                 artifact.value, Text(grade.severity.name.lower(), style=style), *numbers, _bar(grade.probabilities)
             )
         parts += ["", table]
-    if footer is not None:
-        parts += ["", footer]
-    subtitle = " · ".join(filter(None, (assessment.plane and assessment.plane.value, assessment.ensemble)))
+    subtitle = Text(" · ".join(filter(None, (assessment.plane and assessment.plane.value, assessment.ensemble))))
     colour = SIGN[assessment.verdict.decision][1]
     return Panel(
-        Group(*parts), title=title, title_align="left", subtitle=subtitle, subtitle_align="right", border_style=colour
+        Group(*parts),
+        title=Text(title),
+        title_align="left",
+        subtitle=subtitle,
+        subtitle_align="right",
+        border_style=colour,
     )
+
+
+def _reasons(reasons: Sequence[str]) -> Table:
+    """One below the other; the second line of a long one is set in."""
+    table = Table.grid(padding=(0, 1))
+    for reason in reasons:
+        table.add_row(*(["-"] if len(reasons) > 1 else []), Text(reason))
+    return table
 
 
 def _bar(probabilities: tuple[float, float, float]) -> Text:

@@ -93,6 +93,7 @@ class Node:
         self.settings = settings
         self._arrivals: queue.SimpleQueue[Received | AssociationEvent | None] = queue.SimpleQueue()
         self._running = ExitStack()
+        self._ending = threading.Event()
 
     def start(self) -> None:
         """Recover, then accept associations. Raises ConfigError for weights, a folder or a port not to be had."""
@@ -118,6 +119,7 @@ class Node:
             recorder.start()
             undo.callback(recorder.join)
             undo.callback(self._arrivals.put, None)
+            undo.callback(self._ending.set)
             try:
                 self.listener.start()
             except OSError as error:
@@ -200,9 +202,9 @@ class Node:
                         self.store.event(f"association_{one.kind}", None, detail, one.at)
                     break
                 except TransientError as error:
-                    log.warning("recording_postponed instances=%d why=%s", len(instances), error)
-                    if None in waiting:
-                        break  # at the end of the node; the next start adopts them from the spool
+                    log.warning("recording_postponed instances=%d why=%r", len(instances), str(error))
+                    if self._ending.wait(TICK_SECONDS):
+                        return  # the next start adopts them from the spool
             if None in waiting:
                 return
             self._wake("assemble")
@@ -222,7 +224,7 @@ def _guarded(name: str, job: Callable[[], None]) -> Callable[[], None]:
         try:
             job()
         except TransientError as error:
-            log.warning("work_postponed job=%s why=%s", name, error)
+            log.warning("work_postponed job=%s why=%r", name, str(error))
 
     return run
 

@@ -13,7 +13,7 @@ from pydicom.errors import InvalidDicomError
 
 from qcnode.assess import Grader, assess, assess_volume
 from qcnode.config import Eligibility
-from qcnode.errors import ConfigError, NotAssessable
+from qcnode.errors import ConfigError, Excluded, NotAssessable
 from qcnode.verdict import DEFAULT_POLICY, Assessment, Policy, not_assessable
 
 NIFTI = (".nii", ".nii.gz")
@@ -29,33 +29,29 @@ class Scan:
     @property
     def is_nifti(self) -> bool:
         """Whether it is a NIfTI file instead of DICOM."""
-        return self.path.name.endswith(NIFTI)
+        return self.files == (self.path,) and self.path.name.endswith(NIFTI)
 
 
 def find_scans(paths: Sequence[Path]) -> list[Scan]:
     """The scans in these files and folders: NIfTI files, and DICOM files by SeriesInstanceUID; others are passed over.
 
+    A file that is named twice counts once.
     Raises ConfigError for a path that does not exist, and for one that is named itself and is neither.
     """
-    nifti: list[Path] = []
-    series: dict[str, list[Path]] = {}
+    found: dict[str | Path, dict[Path, Path]] = {}
     for path in paths:
         if not path.exists():
             raise ConfigError(f"{path} does not exist; give a DICOM file, a folder of them, or a NIfTI file.")
-        found_before = len(nifti) + sum(map(len, series.values()))
-        for file in _files(path):
-            if file.name.endswith(NIFTI):
-                nifti.append(file)
-            elif (uid := _series_uid(file)) is not None:
-                series.setdefault(uid, []).append(file)
-        if len(nifti) + sum(map(len, series.values())) == found_before:
+        named = [(scan, file) for file in _files(path) if (scan := _scan(file)) is not None]
+        if not named:
             raise ConfigError(
                 f"{path} holds neither DICOM nor NIfTI; give a DICOM file, a folder of them, or a NIfTI file."
             )
-    scans = [Scan(path, (path,)) for path in nifti]
-    for files in series.values():
-        shared = files[0] if len(files) == 1 else Path(os.path.commonpath(files))
-        scans.append(Scan(shared, tuple(files)))
+        for scan, file in named:
+            found.setdefault(scan, {}).setdefault(file.resolve(), file)
+    scans = []
+    for files in map(tuple, map(dict.values, found.values())):
+        scans.append(Scan(files[0] if len(files) == 1 else _shared_folder(files), files))
     return sorted(scans, key=lambda scan: scan.files[0])
 
 
@@ -71,6 +67,8 @@ def grade(
         volume = volume_from_nifti(scan.path)
     except NotAssessable as error:
         return Assessment(not_assessable(str(error)), ensemble=ensemble.id)
+    except Excluded as error:
+        return Assessment(not_assessable(str(error)), ensemble=ensemble.id, excluded=str(error))
     return assess_volume(volume, ensemble, policy, eligibility)
 
 
@@ -98,10 +96,18 @@ def _files(path: Path) -> Iterator[Path]:
     return iter([path]) if path.is_file() else (file for file in sorted(path.rglob("*")) if file.is_file())
 
 
-def _series_uid(path: Path) -> str | None:
-    """The series of a DICOM file; a file that says it is DICOM but names none is a series of its own."""
+def _shared_folder(files: Sequence[Path]) -> Path:
+    if len({file.is_absolute() for file in files}) > 1:
+        files = [file.absolute() for file in files]
+    return Path(os.path.commonpath(files))
+
+
+def _scan(path: Path) -> str | Path | None:
+    """What the file belongs to: the series of a DICOM file, else itself; None for what is neither DICOM nor NIfTI."""
+    if path.name.endswith(NIFTI):
+        return path.resolve()
     try:
         header = dcmread(path, stop_before_pixels=True, specific_tags=["SeriesInstanceUID"])
     except (InvalidDicomError, EOFError, ValueError, OSError):
         return None
-    return str(header.get("SeriesInstanceUID") or path)
+    return str(header.get("SeriesInstanceUID") or "") or path.resolve()

@@ -1,7 +1,10 @@
 """A clean scan and a draw → the simulated scan, with every artifact measured on it.
 
-The order follows the physics: distortion and positioning move the anatomy, contrast and shading change its signal, motion
-mixes k-space, the tone and the noise are added to k-space, and banding multiplies the image.
+The order follows the physics: distortion and positioning move the anatomy, contrast and shading change its signal,
+motion mixes k-space, the tone and the noise are added to k-space, and banding multiplies the image.
+
+TorchIO's transforms are not used: their parameters say how a transform is drawn, not what it does to a scan, and the
+severity contract is about the latter.
 """
 
 from __future__ import annotations
@@ -21,7 +24,7 @@ from train.scans import DIRECTIONS, CleanScan, Pose, Rendered, moved, render
 from train.severity import OutOfContract
 
 LARGEST_MOVEMENT = 30.0  # scale of the drawn poses, whose angles (degrees) and shifts (mm) are of the order of 1
-SMALLEST_CONTRAST = 0.07  # of S, of the head as rendered: below it grey and white are guesswork
+LARGEST_BOOST = 1.8  # of the contrast of a head as rendered: with more, its texture would look like anatomy
 LARGEST_BAND_COVER = 0.8  # share of the brain: a band that covers all of it cannot be seen
 
 
@@ -115,7 +118,7 @@ def _deformation(scan: CleanScan, draw: Draw, pose: Pose, measured: dict[str, fl
 
 def _signal(scan: CleanScan, seen: Rendered, draw: Draw, measured: dict[str, float]) -> Array:
     native = physics.contrast(seen.signal, seen.grey, seen.white)
-    if abs(native) < SMALLEST_CONTRAST:
+    if abs(native) * LARGEST_BOOST < scan.contrast:
         raise OutOfContract("grey and white matter look alike in the clean scan; draw another head")
     # Every clean scan has about the same contrast, so that a loss can be told from a low contrast of its own.
     signal = physics.faded(seen.signal, seen.grey, seen.white, scan.contrast / abs(native))

@@ -54,8 +54,8 @@ class Anatomy:
     """A source on an isotropic RAS grid.
 
     codes: (x, y, z) uint8, tissue groups (an index into GROUPS) or intensities. brain: mask. tissue: 0 elsewhere,
-    1 CSF, 2 grey, 3 white. outside: distance from the brain's hull, 0 inside, in quarters of a millimetre; None where the source
-    shows the whole head. centres: the intensities of the dark, middle and bright tissue; None for label maps.
+    1 CSF, 2 grey, 3 white. outside: distance from the brain's hull in quarters of a millimetre, 0 inside; None where
+    the source shows the whole head. centres: intensities of the dark, middle and bright tissue; None for label maps.
     """
 
     source: Source

@@ -17,8 +17,8 @@ WEIGHTING_SHARES = (0.7, 0.2, 0.1)
 # Tissue signals as (low, high); CSF in T2w is about 1. White is grey minus a drawn difference, so that the clean
 # contrast stays in a narrow band and a loss of contrast can be told from a low native one.
 _CSF = {"T2w": (0.88, 1.12), "T1w": (0.12, 0.25), "FLAIR": (0.10, 0.22)}
-_GREY = {"T2w": (0.62, 0.74), "T1w": (0.46, 0.56), "FLAIR": (0.66, 0.78)}
-_DIFFERENCE = {"T2w": (0.20, 0.28), "T1w": (-0.30, -0.20), "FLAIR": (0.18, 0.26)}
+_GREY = {"T2w": (0.62, 0.74), "T1w": (0.46, 0.56), "FLAIR": (0.74, 0.86)}
+_DIFFERENCE = {"T2w": (0.20, 0.28), "T1w": (-0.30, -0.20), "FLAIR": (0.28, 0.36)}
 _INFANT_SHARE = 0.5  # of the small heads: white matter, still without myelin, is the brighter one in T2w
 
 
@@ -26,7 +26,7 @@ _INFANT_SHARE = 0.5  # of the small heads: white matter, still without myelin, i
 class Head:
     """A head with signal, on its source's isotropic RAS grid.
 
-    channels: (4, x, y, z) float32: signal, and the shares of brain, grey and white matter. spacing_mm is the scaled one.
+    channels: (4, x, y, z) float32: signal, and the shares of brain, grey and white matter. spacing_mm: after scaling.
     centre: the brain's centre as an index.
     """
 
@@ -108,7 +108,7 @@ def _signal_of_image(
     of_level += gain * 0.001 * np.where(levels > bright, levels - bright, 0) * np.sign(tissues[2] - tissues[1])
     inside = of_level.astype(np.float32)[anatomy.codes]
     if anatomy.outside is None:  # a phantom brings its own head
-        return np.where(anatomy.brain, inside, anatomy.codes / np.float32(170)).astype(np.float32)
+        return np.asarray(np.where(anatomy.brain, inside, anatomy.codes / np.float32(170)), np.float32)
 
     u = generator.uniform
     distance = anatomy.outside * np.float32(scale / 4)
@@ -120,7 +120,7 @@ def _signal_of_image(
     face = _face_and_neck(anatomy, generator) & (distance > ends[1])
     flesh = 1 + 0.35 * smooth_field(distance.shape, 14.0, anatomy.spacing_mm, generator)
     signal = np.where(face, np.maximum(u(0.2, 0.5) * flesh, 0.02), signal)
-    return np.where(anatomy.brain & (anatomy.codes > 0), inside, signal).astype(np.float32)
+    return np.asarray(np.where(anatomy.brain & (anatomy.codes > 0), inside, signal), np.float32)
 
 
 def _face_and_neck(anatomy: Anatomy, generator: np.random.Generator) -> NDArray[np.bool_]:
@@ -142,4 +142,4 @@ def _coil(length: int, brain_bottom: int, spacing_mm: float, generator: np.rando
     """The head coil's fall-off towards the neck, along z."""
     edge = brain_bottom - generator.uniform(12, 40) / spacing_mm
     width = generator.uniform(6, 14) / spacing_mm
-    return (1 / (1 + np.exp(-(np.arange(length) - edge) / width))).astype(np.float32)
+    return np.asarray(1 / (1 + np.exp(-(np.arange(length) - edge) / width)), np.float32)

@@ -36,7 +36,7 @@ class Draw:
     zipper_phase: Literal["jumps", "drifts"]
     zipper_slices: tuple[float, float]
     zipper_seed: int
-    # positioning; cut_share None leaves the offset as it is, else the head is moved along the offset until so much is cut
+    # positioning; None: as the clean scan. With a cut_share the head is moved along the offset until so much is cut
     tilt_degrees: Triple | None
     offset_mm: Triple | None
     cut_share: float | None
@@ -74,7 +74,7 @@ def draw_levels(generator: np.random.Generator) -> dict[Artifact, Severity]:
     while True:
         count = int(generator.choice(len(ARTIFACT_COUNT_SHARES), p=ARTIFACT_COUNT_SHARES))
         chosen = {list(Artifact)[i] for i in generator.choice(len(Artifact), count, replace=False)}
-        levels = {a: Severity(generator.integers(1, 3)) if a in chosen else Severity.NONE for a in Artifact}
+        levels = {a: Severity(int(generator.integers(1, 3))) if a in chosen else Severity.NONE for a in Artifact}
         if not contract.is_forbidden(levels):
             return levels
 
@@ -82,20 +82,21 @@ def draw_levels(generator: np.random.Generator) -> dict[Artifact, Severity]:
 def draw(generator: np.random.Generator, levels: Levels, *, slight: bool = True) -> Draw:
     """Parameters that realise these severities.
 
-    slight: let artifacts of severity 0 be present below their threshold, as they are in life; without it they are absent.
+    slight: let artifacts of severity 0 be there below their threshold, as they are in life; else they are absent.
     """
     if contract.is_forbidden(levels):
         raise contract.OutOfContract("one of these severities would hide another in the image; draw other levels")
     within, level = _Within(generator, slight), levels.__getitem__
     amplitude, positions = _zipper(generator, within, level(Artifact.ZIPPER))
     tilt, offset, cut = _positioning(generator, level(Artifact.POSITIONING))
-    left, ratio = _contrast(generator, within, level(Artifact.CONTRAST))
+    left, ratio = _contrast(generator, within, level(Artifact.CONTRAST), slight)
     start = float(generator.uniform(0, 0.3))
     sigma = contract.NOISE_SIGMA[level(Artifact.NOISE)]
+    quietest = max(sigma.low, 0.01) if slight or level(Artifact.NOISE) else 0.0  # no scanner is silent
     return Draw(
         levels={artifact.value: int(levels[artifact]) for artifact in Artifact},
         phase_axis=int(generator.integers(1, 3)),
-        noise_sigma=float(generator.uniform(max(sigma.low, 0.01), sigma.high - 0.001)),
+        noise_sigma=float(generator.uniform(quietest, sigma.high - 0.001)) if quietest else 0.0,
         noise_seed=_seed(generator),
         zipper_amplitude=amplitude,
         zipper_positions=positions,
@@ -196,17 +197,18 @@ def _bands(generator: np.random.Generator) -> tuple[Triple, ...]:
 
 
 def _poses(generator: np.random.Generator) -> tuple[tuple[Triple, Triple], ...]:
-    """Two to six rigid poses as (degrees, mm), nodding, shaking or any movement, of a common size."""
-    weights = generator.uniform(0.2, 1.0, 6)
-    count = int(generator.integers(2, 7))
+    """Three to seven rigid poses as (degrees, mm), nodding, shaking or any movement, of a common size."""
+    weights = generator.uniform(0.3, 1.0, 6)
+    count = int(generator.integers(3, 8))
     poses = generator.standard_normal((count, 6)) * weights
     poses -= poses.mean(axis=0)
     return tuple((_triple(p[:3]), _triple(p[3:])) for p in poses)
 
 
-def _contrast(generator: np.random.Generator, within: _Within, severity: Severity) -> tuple[float, float]:
+def _contrast(generator: np.random.Generator, within: _Within, severity: Severity, slight: bool) -> tuple[float, float]:
+    """What is left of the tissues' contrast, and the shading's ratio; one of them carries the severity."""
     faded = generator.random() < 0.5
-    kept = float(generator.uniform(0.88, 1.0)) if generator.random() < 0.5 else 1.0
+    kept = float(generator.uniform(0.88, 1.0)) if slight and generator.random() < 0.5 else 1.0
     left = kept if severity == Severity.NONE or not faded else within(contract.CONTRAST_LEFT, severity)
     ratio = within(contract.SHADING_RATIO, Severity.NONE if faded else severity, share=0.8)
     return left, ratio

@@ -36,7 +36,7 @@ def faded(signal: Array, grey: Array, white: Array, left: float) -> Array:
     tissue = grey + white
     excess = tissue * (signal - (signal * tissue).sum() / tissue.sum())
     share = contrast(excess, grey, white) / contrast(signal, grey, white)
-    return signal - np.float32((1 - left) / share) * excess
+    return np.asarray(signal - np.float32((1 - left) / share) * excess, np.float32)
 
 
 def shading(shape: tuple[int, ...], brain: Array, ratio: float, nodes: NDArray[np.float64]) -> Array:
@@ -45,7 +45,7 @@ def shading(shape: tuple[int, ...], brain: Array, ratio: float, nodes: NDArray[n
     field = torch.nn.functional.interpolate(smooth, size=shape, mode="trilinear", align_corners=True)[0, 0].numpy()
     inside = field[brain > 0.5]
     unit = np.clip((field - inside.min()) / np.ptp(inside), -0.3, 1.3)
-    return np.exp(np.log(ratio) * (unit - unit[brain > 0.5].mean())).astype(np.float32)
+    return np.asarray(np.exp(np.log(ratio) * (unit - unit[brain > 0.5].mean())), np.float32)
 
 
 def shading_ratio(field: Array, brain: Array) -> float:
@@ -66,8 +66,8 @@ def zipper(
 ) -> Complex:
     """The image of a narrow-band tone: unit amplitude (root mean square along the line) at each readout position.
 
-    positions: readout indices, which may lie between two voxels. phases: (positions, slices, phase-encode lines), radians,
-    of the tone when each line was read. slices: the affected ones, first and past-the-last.
+    positions: readout indices, which may lie between two voxels. phases: (positions, slices, phase-encode lines), the
+    tone's in radians when each line was read. slices: the affected ones, first and past-the-last.
     """
     readout_axis = 3 - phase_axis
     size = shape[readout_axis]
@@ -113,7 +113,7 @@ def noise_sigma(noise: Complex) -> float:
 def bands(coordinate: Array, profiles: Sequence[tuple[float, float, float]], flat: float) -> Array:
     """Broad bands of height up to 1 across a coordinate that runs from 0 to 1 over the field of view.
 
-    profiles: (centre, width, height) of each. flat: the share of a band that has its full height; cosine edges beside it.
+    profiles: (centre, width, height) of each. flat: the share of a band at its full height; beside it are cosine edges.
     """
     field = np.zeros(coordinate.shape, np.float32)
     for centre, width, height in profiles:

@@ -6,7 +6,7 @@ toss. Amplitudes are relative to S, the mean of the clean scan inside the brain.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
 from qcnode.artifacts import Artifact, Severity
@@ -112,7 +112,7 @@ def _distortion(displacement: float, strain: float) -> Severity | None:
     return moved if moved == strained else None
 
 
-_RULES = {
+_RULES: dict[Artifact, Callable[..., Severity | None]] = {
     Artifact.NOISE: lambda sigma: _single(sigma, NOISE_SIGMA),
     Artifact.ZIPPER: _zipper,
     Artifact.POSITIONING: _positioning,

@@ -1,12 +1,14 @@
 """Brains without artifacts → a corpus of scans with known artifacts, in the LISA layout.
 
-The folder holds `LISA_<patient>_run-<n>_LF_<plane>.nii.gz` (a patient number is one subject's), labels.csv, subjects.csv,
-and beside each scan a JSON record: the draw, the measured values, the source. Rows are appended as scans are finished.
+The folder holds `LISA_<patient>_run-<n>_LF_<plane>.nii.gz` (a patient number is one subject's), labels.csv,
+subjects.csv, and beside each scan a JSON record: the draw, the measured values, the source. Rows are appended as scans
+are finished.
 """
 
 from __future__ import annotations
 
 import csv
+import gzip
 import json
 import logging
 import multiprocessing
@@ -55,7 +57,11 @@ def simulate_corpus(brains_folder: Path, out: Path, count: int, seed: int, worke
             rows.writerow(["filename", *(artifact.value for artifact in Artifact)])
         futures = [pool.submit(write_scan, found, out, seed, run) for run in runs]
         for number, future in enumerate(as_completed(futures), start=1):
-            name, labels = future.result()
+            try:
+                name, labels = future.result()
+            except OutOfContract as reason:
+                log.warning('scan_left_out reason="%s"', reason)
+                continue
             rows.writerow([name, *labels])
             file.flush()
             if number % 50 == 0 or number == len(runs):
@@ -129,8 +135,7 @@ def _write_nifti(path: Path, volume: Volume, gain: float) -> None:
     image = nib.Nifti1Image(np.rint(volume.array * gain).clip(0, 32767).astype(np.int16), volume.affine)
     image = nib.as_closest_canonical(image)
     image.header.set_xyzt_units("mm")
-    nib.openers.Opener.default_compresslevel = 1
-    nib.save(image, path)
+    path.write_bytes(gzip.compress(image.to_bytes(), compresslevel=1, mtime=0))
 
 
 def _write_subjects(path: Path, found: Sequence[Source]) -> None:

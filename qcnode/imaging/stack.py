@@ -14,6 +14,7 @@ from pydicom import Dataset, dcmread
 from pydicom.errors import BytesLengthException, InvalidDicomError
 from pydicom.multival import MultiValue
 from pydicom.pixels.utils import pixel_array
+from pydicom.uid import RLELossless
 
 from qcnode.errors import Excluded, NotAssessable
 
@@ -61,7 +62,9 @@ class Slice:
 
     def pixels(self) -> NDArray[np.generic]:
         """(row, column), as stored, decoded from whatever transfer syntax."""
-        decoded = pixel_array(self.dataset, index=self.frame)
+        # pylibjpeg-rle panics on damaged runs, with an exception that is no Exception; pydicom's own decoder raises.
+        run_length = self.dataset.file_meta.get("TransferSyntaxUID") == RLELossless
+        decoded = pixel_array(self.dataset, index=self.frame, decoding_plugin="pydicom" if run_length else "")
         if decoded.ndim != 2:
             raise ValueError("a frame with more than one sample per pixel")
         return decoded

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import re
 import subprocess
+import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,6 +14,7 @@ import numpy as np
 import pytest
 from peers import FINAL, NodeProcess, free_port, storescu, tool, wait_until
 from pydicom import Dataset, dcmread
+from pydicom.filereader import read_file_meta_info
 from pynetdicom import AE, _config
 
 from qcnode.imaging.swoop import swoop_series, to_bytes
@@ -96,17 +98,19 @@ def storescp(folder: Path) -> Iterator[int]:
 
 def send_bytes(port: int, paths: Sequence[Path], calling: str = "SWOOP1") -> list[Dataset]:
     """The status with which the node answered each file's data set, sent as its bytes are, however damaged."""
-    ae = AE(ae_title=calling)
-    metas = [dcmread(path, stop_before_pixels=True, specific_tags=[]).file_meta for path in paths]
-    for meta in metas:
-        ae.add_requested_context(meta.MediaStorageSOPClassUID, meta.TransferSyntaxUID)
-    association = ae.associate("127.0.0.1", port, ae_title="QCNODE")
-    assert association.is_established
-    with pytest.MonkeyPatch.context() as patch:
+    with warnings.catch_warnings(), pytest.MonkeyPatch.context() as patch:
+        warnings.simplefilter("ignore")  # pydicom's, of what is wrong with the files
         patch.setattr(_config, "STORE_SEND_CHUNKED_DATASET", True)
-        answers = [association.send_c_store(path) for path in paths]
-    association.release()
-    return answers
+        ae = AE(ae_title=calling)
+        metas = [read_file_meta_info(path) for path in paths]
+        for sop_class, syntax in sorted({(meta.MediaStorageSOPClassUID, meta.TransferSyntaxUID) for meta in metas}):
+            ae.add_requested_context(sop_class, syntax)
+        association = ae.associate("127.0.0.1", port, ae_title="QCNODE")
+        assert association.is_established
+        try:
+            return [association.send_c_store(path) for path in paths]
+        finally:
+            association.release()
 
 
 def data_set(part10: bytes) -> bytes:

@@ -10,11 +10,8 @@ from peers import NodeProcess, tool
 from pydicom.uid import (
     UID,
     DeflatedExplicitVRLittleEndian,
-    ExplicitVRBigEndian,
     ExplicitVRLittleEndian,
-    ImplicitVRLittleEndian,
     JPEG2000Lossless,
-    JPEGLossless,
     JPEGLosslessSV1,
     JPEGLSLossless,
     RLELossless,
@@ -43,11 +40,8 @@ def openjpeg(source: Path, target: Path) -> None:
 
 LOSSLESS: dict[UID, Callable[[Path, Path], None]] = {
     ExplicitVRLittleEndian: dcmtk("dcmconv", "+te"),
-    ImplicitVRLittleEndian: dcmtk("dcmconv", "+ti"),
-    ExplicitVRBigEndian: dcmtk("dcmconv", "+tb"),
     DeflatedExplicitVRLittleEndian: dcmtk("dcmconv", "+td"),
     RLELossless: dcmtk("dcmcrle"),
-    JPEGLossless: dcmtk("dcmcjpeg", "+el"),
     JPEGLosslessSV1: dcmtk("dcmcjpeg", "+e1"),
     JPEGLSLossless: dcmtk("dcmcjpls"),
     JPEG2000Lossless: openjpeg,

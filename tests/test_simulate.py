@@ -1,0 +1,220 @@
+"""The severity contract, held by measurement on finished scans of a synthetic head; draws replay; corpora continue."""
+
+from __future__ import annotations
+
+import csv
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from test_brains import write_brains
+
+from qcnode.artifacts import Artifact, Plane, Severity
+from qcnode.imaging.volume import volume_from_nifti
+from train import physics
+from train.acquire import Simulated, apply
+from train.brains import phantoms, sources
+from train.contrasts import Head
+from train.draws import Draw, Levels, draw, draw_levels
+from train.scans import CleanScan, Grid, Pose, render
+from train.severity import OutOfContract, is_forbidden, severity_of
+from train.simulate import simulate_corpus, simulate_scan
+
+STRENGTH = {  # the measured value that grows with severity; positioning and contrast have two ways each
+    Artifact.NOISE: "noise_sigma",
+    Artifact.BANDING: "band_depth",
+    Artifact.MOTION: "motion_nrms",
+    Artifact.DISTORTION: "displacement_mm",
+}
+AFFECTED = [(artifact, severity) for artifact in Artifact for severity in (Severity.MODERATE, Severity.SEVERE)]
+
+
+def _levels(artifact: Artifact | None = None, severity: Severity = Severity.NONE) -> dict[Artifact, Severity]:
+    return {a: severity if a == artifact else Severity.NONE for a in Artifact}
+
+
+@pytest.fixture(scope="module")
+def scan() -> CleanScan:
+    """A brain of nested, folded ellipsoids under a scalp, on a coarse grid that is quick to render."""
+    torch.set_num_threads(1)
+    shape, spacing_mm = (64, 76, 64), 2.5
+    x, y, z = (np.arange(n) - (n - 1) / 2 for n in shape)
+    x, y, z = np.meshgrid(x, y, z, indexing="ij")
+    radius = np.sqrt((x / 20) ** 2 + (y / 25) ** 2 + (z / 19) ** 2)
+    fold = 0.07 * np.sin(x * 0.9) * np.sin(y * 0.8) * np.sin(z * 0.9)
+    brain = radius < 1
+    white = radius + fold < 0.72
+    inner = radius < 0.25
+    signal = np.select([inner, white, brain, radius < 1.15, radius < 1.3], [1.0, 0.42, 0.66, 0.1, 0.6], 0.0)
+    grey = brain & ~white & ~inner
+    channels = np.stack([signal, brain, grey, white & ~inner]).astype(np.float32)
+    where = np.argwhere(brain)
+    centre = (where.min(axis=0) + where.max(axis=0)) / 2
+    points = ((where[::29] - centre) * spacing_mm).astype(np.float32)
+    head = Head(torch.from_numpy(channels), spacing_mm, centre, points)
+    grid = Grid(Plane.AXIAL, (30, 60, 56), (5.0, 3.0, 3.0))
+    return CleanScan(head, grid, Pose((1.0, -2.0, 0.5), (1.0, 2.0, -1.0)), 0.4, 0.27)
+
+
+def _simulated(scan: CleanScan, levels: Levels, seed: int) -> tuple[Simulated, Draw]:
+    generator = np.random.default_rng(seed)
+    for _ in range(60):
+        drawn = draw(generator, levels)
+        try:
+            return apply(scan, drawn), drawn
+        except OutOfContract:
+            continue
+    raise AssertionError(f"{levels} is never reached")
+
+
+def test_zero_strength_is_the_identity(scan: CleanScan) -> None:
+    nothing = draw(np.random.default_rng(0), _levels(), slight=False)
+    clean = render(scan, scan.pose)
+    signal = clean.signal / clean.signal[clean.brain > 0.5].mean()
+    native = physics.contrast(signal, clean.grey, clean.white)
+    signal = np.maximum(physics.faded(signal, clean.grey, clean.white, scan.contrast / native), 0)
+    np.testing.assert_allclose(apply(scan, nothing).volume.array, signal, atol=1e-5)
+
+
+@pytest.mark.parametrize(("artifact", "severity"), AFFECTED)
+def test_a_label_is_what_was_measured(scan: CleanScan, artifact: Artifact, severity: Severity) -> None:
+    simulated, _ = _simulated(scan, _levels(artifact, severity), seed=int(severity))
+    assert simulated.labels == _levels(artifact, severity)
+    assert simulated.labels == {a: severity_of(a, simulated.measured) for a in Artifact}
+    assert np.isfinite(simulated.volume.array).all()
+    assert simulated.volume.array.min() >= 0
+
+
+@pytest.mark.parametrize("artifact", list(STRENGTH))
+def test_severe_measures_more_than_moderate_and_moderate_more_than_none(scan: CleanScan, artifact: Artifact) -> None:
+    none, moderate, severe = (
+        _simulated(scan, _levels(artifact, severity), seed=5)[0].measured[STRENGTH[artifact]] for severity in Severity
+    )
+    assert none < 0.6 * moderate
+    assert moderate < 0.8 * severe
+
+
+@pytest.mark.parametrize("artifact", list(Artifact))
+def test_a_recorded_draw_replays_to_the_same_bytes(scan: CleanScan, artifact: Artifact) -> None:
+    simulated, drawn = _simulated(scan, _levels(artifact, Severity.MODERATE), seed=7)
+    replayed = apply(scan, Draw.from_json(json.loads(json.dumps(drawn.to_json()))))
+    assert replayed.volume.array.tobytes() == simulated.volume.array.tobytes()
+    assert replayed.measured == simulated.measured
+
+
+def test_no_draw_holds_a_pair_that_hides_itself() -> None:
+    generator = np.random.default_rng(8)
+    drawn = [draw_levels(generator) for _ in range(3000)]
+    assert not any(is_forbidden(levels) for levels in drawn)
+    assert any(levels[Artifact.NOISE] == levels[Artifact.ZIPPER] == Severity.SEVERE for levels in drawn)
+    hidden = _levels(Artifact.NOISE, Severity.SEVERE) | {Artifact.MOTION: Severity.MODERATE}
+    with pytest.raises(OutOfContract, match="hide"):
+        draw(generator, hidden)
+
+
+def test_drawn_severities_are_balanced() -> None:
+    generator = np.random.default_rng(9)
+    drawn = [draw_levels(generator) for _ in range(4000)]
+    for artifact in Artifact:
+        share = np.bincount([levels[artifact] for levels in drawn], minlength=3) / len(drawn)
+        assert 0.6 < share[0] < 0.8
+        assert abs(share[1] - share[2]) < 0.05
+
+
+def test_the_background_is_rician_noise_of_the_measured_strength(scan: CleanScan) -> None:
+    drawn = draw(np.random.default_rng(10), _levels(Artifact.NOISE, Severity.SEVERE), slight=False)
+    simulated = apply(scan, drawn)
+    air = simulated.volume.array[:2, :6, :6]
+    assert (simulated.volume.array > 0).all()
+    # Rayleigh: the mean square is twice the variance of one part
+    assert np.sqrt(np.mean(air**2) / 2) == pytest.approx(simulated.measured["noise_sigma"], rel=0.15)
+
+
+@pytest.mark.parametrize("phase", ["jumps", "drifts"])
+@pytest.mark.parametrize("axis", [1, 2])
+def test_zipper_lines_are_where_they_were_drawn_in_the_finished_image(scan: CleanScan, axis: int, phase: str) -> None:
+    positions = (0.21, 0.77)
+    drawn = replace(
+        draw(np.random.default_rng(11), _levels(Artifact.ZIPPER, Severity.SEVERE), slight=False),
+        phase_axis=axis,
+        zipper_positions=positions,
+        zipper_amplitude=0.8,
+        zipper_phase=phase,
+    )
+    without = replace(drawn, zipper_amplitude=0.0, levels=drawn.levels | {"Zipper": 0})
+    residual = apply(scan, drawn).volume.array - apply(scan, without).volume.array
+    across = np.sqrt(np.mean(residual**2, axis=(0, axis)))
+    found = sorted(int(i) for i in np.argsort(across)[-2:])
+    readout = scan.grid.shape[3 - axis] - 1
+    np.testing.assert_allclose(found, [p * readout for p in positions], atol=0.51)
+    # measured on the image: in air the whole amplitude is seen, in the brain its in-phase part
+    affected = slice(round(drawn.zipper_slices[0] * 30), round(drawn.zipper_slices[1] * 30))
+    line = np.take(residual[affected], found[0], axis=3 - axis)
+    assert 0.8 / np.sqrt(2) * 0.85 < np.sqrt(np.mean(line**2)) < 0.8 * 1.1
+
+
+def test_a_distortion_neither_shifts_nor_turns_the_brain(scan: CleanScan) -> None:
+    generator = np.random.default_rng(12)
+    points = scan.head.brain_points_mm.astype(float)
+    waves = physics.Waves(*generator.standard_normal((2, 4, 3)), generator.uniform(0, 6, 4), points, 200.0, 12.0)
+    shift = waves(points)
+    assert np.linalg.norm(shift, axis=1).max() == pytest.approx(12.0)
+    np.testing.assert_allclose(shift.mean(axis=0), 0, atol=1e-6)
+    turn = waves.jacobian(points).mean(axis=0)
+    np.testing.assert_allclose(turn, turn.T, atol=1e-6)
+    ahead = waves(points + np.array([0, 0, 1e-4]))
+    np.testing.assert_allclose((ahead - shift) / 1e-4, waves.jacobian(points)[:, :, 2] - [0, 0, 1], atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("artifact", "measured"),
+    [
+        (Artifact.NOISE, {"noise_sigma": 0.07}),
+        (Artifact.ZIPPER, {"zipper_amplitude": 0.45, "zipper_lines": 2.0}),
+        (Artifact.ZIPPER, {"zipper_amplitude": 0.20, "zipper_lines": 4.0}),
+        (Artifact.POSITIONING, {"tilt_degrees": 7.0, "offset_mm": 0.0, "cut_share": 0.0}),
+        (Artifact.POSITIONING, {"tilt_degrees": 12.0, "offset_mm": 0.0, "cut_share": 0.05}),
+        (Artifact.POSITIONING, {"tilt_degrees": 2.0, "offset_mm": 9.0, "cut_share": 0.0}),
+        (Artifact.BANDING, {"band_depth": 0.25}),
+        (Artifact.MOTION, {"motion_nrms": 0.2}),
+        (Artifact.CONTRAST, {"contrast_left": 0.75, "shading_ratio": 1.2}),
+        (Artifact.CONTRAST, {"contrast_left": 0.55, "shading_ratio": 3.0}),
+        (Artifact.DISTORTION, {"displacement_mm": 6.0, "strain": 0.05}),
+        (Artifact.DISTORTION, {"displacement_mm": 9.0, "strain": 0.3}),
+    ],
+)
+def test_between_two_intervals_there_is_no_severity(artifact: Artifact, measured: dict[str, float]) -> None:
+    with pytest.raises(OutOfContract):
+        severity_of(artifact, measured)
+
+
+def _rows(path: Path) -> list[dict[str, str]]:
+    with path.open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def test_a_corpus_has_true_rows_and_can_be_grown(tmp_path: Path) -> None:
+    brains, out = write_brains(tmp_path / "brains"), tmp_path / "corpus"
+    simulate_corpus(brains, out, count=2, seed=3, workers=1)
+    before = (out / "labels.csv").read_text()
+    simulate_corpus(brains, out, count=3, seed=3, workers=1)
+    assert (out / "labels.csv").read_text().startswith(before)
+    rows = _rows(out / "labels.csv")
+    assert len(rows) == 3
+    subjects = {row["subject"] for row in _rows(out / "subjects.csv")}
+    for row in rows:
+        name = row["filename"]
+        record = json.loads((out / name.replace(".nii.gz", ".json")).read_text())
+        assert {a.value: int(row[a]) for a in Artifact} == record["draw"]["levels"]
+        assert name.rsplit("_run-")[0] in subjects
+        volume = volume_from_nifti(out / name)
+        assert volume.plane == record["plane"]
+        assert volume.spacing_mm[0] == pytest.approx(5.0)
+    again, record = simulate_scan(sources(brains) + phantoms(24), 3, 2)
+    name = next(row["filename"] for row in rows if "run-00002" in row["filename"])
+    written = volume_from_nifti(out / name).array
+    expected = np.rint(again.volume.array * record["gain"])
+    assert np.sort(written.ravel()) == pytest.approx(np.sort(expected.ravel()))
