@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeRemainingColumn
 from rich.table import Table
 from rich.text import Text
@@ -106,7 +107,8 @@ def serve(config: ConfigOption = None) -> None:
     out = console(stderr=True)
     out.print(
         f"qcnode {__version__}: AE {settings.dicom.ae_title}, DICOM port {node.listener.port}, page {node.web.url}, "
-        f"state in {settings.state.folder}"
+        f"state in {settings.state.folder}",
+        soft_wrap=True,
     )
     try:
         signalled.wait()
@@ -138,7 +140,8 @@ def check(config: ConfigOption = None, as_json: JsonOption = False) -> None:
     from qcnode.checks import findings
 
     found: list[Finding] = []
-    with _progress("Checking", hidden=as_json) as progress:
+    out = console()
+    with _progress("Checking", out, hidden=as_json) as progress:
         task = progress.add_task("", total=None)
         for finding in findings(load(config)):
             found.append(finding)
@@ -149,7 +152,7 @@ def check(config: ConfigOption = None, as_json: JsonOption = False) -> None:
         table = Table(box=None, show_header=False, padding=(0, 2, 0, 0))
         for f in found:
             table.add_row(Text("✓", "green") if f.ok else Text("✕", "red"), f.subject, f.says)
-        console().print(table)
+        out.print(table)
     raise typer.Exit(DONE if all(f.ok for f in found) else FAILED)
 
 
@@ -169,13 +172,14 @@ def score(
     assessing = settings.assessing
     ensemble = Ensemble.load(assessing.weights, assessing.device, assessing.threads)
     results: list[dict[str, Any]] = []
-    with _progress("Grading", hidden=as_json or len(scans) == 1) as progress:
+    out = console()
+    with _progress("Grading", out, hidden=as_json or len(scans) == 1) as progress:
         task = progress.add_task("", total=len(scans))
         for scan in scans:
             assessment = grade(scan, ensemble, settings.full_policy(), settings.eligibility)
             results.append(result(scan.path, assessment))
             if not as_json:
-                progress.console.print(assessment_panel(str(scan.path), assessment))
+                out.print(assessment_panel(str(scan.path), assessment))
             progress.advance(task)
     if as_json:
         print(json.dumps(results, indent=2))
@@ -250,7 +254,8 @@ def _stop_signals() -> threading.Event:
     return signalled
 
 
-def _progress(what: str, hidden: bool) -> Progress:
+def _progress(what: str, out: Console, hidden: bool) -> Progress:
+    """A bar on a terminal, gone at its end; nothing where the output goes into a file."""
     return Progress(
         SpinnerColumn(),
         TextColumn(what),
@@ -258,8 +263,8 @@ def _progress(what: str, hidden: bool) -> Progress:
         MofNCompleteColumn(),
         TimeRemainingColumn(),
         TextColumn("{task.description}"),
-        console=console(stderr=True),
-        disable=hidden,
+        console=out,
+        disable=hidden or not out.is_terminal,
         transient=True,
     )
 

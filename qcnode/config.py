@@ -25,9 +25,18 @@ def _ae_title(value: str) -> str:
     return value
 
 
+def _regular_expression(value: str) -> str:
+    try:
+        re.compile(value)
+    except re.error as error:
+        raise ValueError(f"not a regular expression: {error}") from error
+    return value
+
+
 AETitle = Annotated[str, AfterValidator(_ae_title)]
 Port = Annotated[int, Field(ge=0, le=65535)]
 DocumentKind = Literal["report", "flag", "capture"]
+Pattern = Annotated[str, AfterValidator(_regular_expression)]
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]{1,40}$")]
 
 
@@ -106,7 +115,8 @@ class ContrastRule(_Section):
     """InversionTime below this; a series without one does not match."""
 
 
-# Swoop timings as 344 sidecars of OpenNeuro ds006557 and a real header give them.
+# Swoops send T2 at TR 2000, TE 148-199 ms, and T1 at TR 1500, TE 6-7, TI 300 ms (344 sidecars of OpenNeuro ds006557,
+# which these rules all tell right); FLAIR at TR 4000, TE 194, TI 1400 ms (the header in dicom2nifti's tests).
 _TIMING_RULES = (
     ContrastRule(contrast="FLAIR", minimum_inversion_time_ms=1100, minimum_echo_time_ms=60),
     ContrastRule(contrast="T1w", maximum_echo_time_ms=40, maximum_repetition_time_ms=3000),
@@ -126,7 +136,7 @@ class Eligibility(_Section):
     """An MR stack with fewer slices is not assessable."""
     timing: tuple[ContrastRule, ...] = _TIMING_RULES
     """How EchoTime, RepetitionTime and InversionTime tell the contrast, where AcquisitionContrast does not."""
-    description: dict[Literal["T1w", "T2w", "FLAIR", "PDw"], str] = _DESCRIPTION_RULES
+    description: dict[Literal["T1w", "T2w", "FLAIR", "PDw"], Pattern] = _DESCRIPTION_RULES
     """Regular expressions, case ignored, on SeriesDescription and ProtocolName, where the timing does not tell."""
     assess_unknown_contrast: bool = False
     """Assess a series whose contrast nothing tells, instead of excluding it."""

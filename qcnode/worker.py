@@ -17,13 +17,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from qcnode.artifacts import Artifact
-from qcnode.assess import assess
 from qcnode.config import Assessing, Eligibility
-from qcnode.reporting.documents import Document, documents
 from qcnode.verdict import Assessment, Rule
 
-if TYPE_CHECKING:
+if TYPE_CHECKING:  # what grades and what builds documents loads in the grading process, never in the node's
     from qcnode.ensemble.runtime import Ensemble
+    from qcnode.reporting.documents import Document
 
 
 @dataclass(frozen=True)
@@ -69,18 +68,24 @@ def _end_with(sentinel: int) -> None:
 
 @cache
 def _ensemble(weights: Path | None, device: str, threads: int | None) -> Ensemble:
-    from qcnode.ensemble.runtime import Ensemble  # torch loads in the grading process, never in the node's
+    from qcnode.ensemble.runtime import Ensemble
 
     return Ensemble.load(weights, device, threads)
 
 
 def warm_up(assessing: Assessing) -> str:
-    """Load the ensemble, so that the first series does not wait for it; returns its id."""
+    """Load all that grading needs, so that the first series does not wait for it; returns the ensemble's id."""
+    import qcnode.assess
+    import qcnode.reporting.documents  # noqa: F401
+
     return _ensemble(assessing.weights, assessing.device, assessing.threads).id
 
 
 def work(job: Job) -> Outcome:
     """Assess the series and build its documents."""
+    from qcnode.assess import assess
+    from qcnode.reporting.documents import documents
+
     ensemble = _ensemble(job.assessing.weights, job.assessing.device, job.assessing.threads)
     assessment = assess(job.instances, ensemble, job.policy, job.eligibility)
     if assessment.excluded is not None:

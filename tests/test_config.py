@@ -48,6 +48,7 @@ def test_the_example_that_is_shipped_is_the_template() -> None:
         ("[dicom]\nport = 70000", "dicom.port"),
         ('[dicom]\nae_title = "MUCH TOO LONG A TITLE"', "1 to 16 printable ASCII"),
         ("[dicom", "not valid TOML"),
+        ('[eligibility.description]\nT2w = "t2("', "not a regular expression"),
         ('[dicom]\npeer_networks = ["nonsense"]', "dicom.peer_networks"),
     ],
 )

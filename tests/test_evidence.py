@@ -84,6 +84,21 @@ def test_an_instance_that_does_not_name_its_series_is_left_out() -> None:
         read(*as_bytes(nameless))
 
 
+@pytest.mark.parametrize("element", ["InstanceNumber", "SeriesNumber", "PatientName", "TimezoneOffsetFromUTC"])
+def test_an_element_with_a_damaged_value_representation_does_not_stop_the_documents(element: str) -> None:
+    source = swoop()
+    source.TimezoneOffsetFromUTC = "+0530"
+    tag = source[element].tag
+    start = tag.group.to_bytes(2, "little") + tag.element.to_bytes(2, "little")
+    (instance,) = as_bytes(source)
+    damaged = instance.replace(start + source[element].VR.encode(), start + b"I\xff")
+    assert damaged != instance
+    found = read(damaged)
+    found.identify(Dataset())
+    found.placement("report", 91)
+    assert found.references[0].SOPInstanceUID == source.SOPInstanceUID
+
+
 @pytest.mark.parametrize(
     ("charset", "name"),
     [("ISO_IR 192", "Ngũgĩ^Wanjirũ"), ("ISO_IR 100", "Müller^Zoë"), (["", "ISO 2022 IR 87"], "Yamada^Tarou=山田^太郎")],

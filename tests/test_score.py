@@ -76,7 +76,7 @@ def test_the_same_file_named_twice_is_one(tmp_path: Path) -> None:
 
 
 def test_relative_and_absolute_names_go_together(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    first, second = folders(tmp_path)
+    first, _ = folders(tmp_path)
     monkeypatch.chdir(tmp_path)
     one, *others = sorted(first.iterdir())
     (scan,) = find_scans([one.relative_to(tmp_path), *others])

@@ -18,7 +18,7 @@ class FitConfig(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     encoder: str = "compact-resnet"
-    width: int = Field(8, gt=0)
+    width: int = Field(16, gt=0)
     seed: int = 1
     shared_epochs: int = Field(0, ge=0)  # of one encoder on all seven artifacts, from which every member then starts
     shared_learning_rate: float = 1e-3

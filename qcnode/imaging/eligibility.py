@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import warnings
 from collections.abc import Collection, Iterator, Sequence
+from decimal import Decimal
 
 import numpy as np
 from pydicom import Dataset
@@ -192,9 +193,9 @@ def _value(dataset: Dataset, keyword: str) -> object:
 
 
 def _several(value: object) -> list[object]:
-    if value is None or isinstance(value, bytes | Dataset):
-        return []
-    return list(value) if isinstance(value, Sequence | np.ndarray) and not isinstance(value, str) else [value]
+    """The values of an element of any multiplicity; bytes and nested datasets tell nothing here."""
+    values = value if isinstance(value, Sequence) and not isinstance(value, str | bytes) else [value]
+    return [v for v in values if isinstance(v, str | int | float | Decimal)]
 
 
 def _text(dataset: Dataset, keyword: str) -> str:

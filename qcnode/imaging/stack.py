@@ -91,7 +91,7 @@ def ordered_stack(datasets: Sequence[Dataset]) -> list[tuple[Slice, NDArray[np.g
     slices = [slice_ for dataset in datasets for slice_ in _slices_of(dataset)]
     _check_one_direction(slices)
     normal = slices[0].normal
-    slices.sort(key=lambda s: (float(s.position @ normal), str(s.dataset.get("SOPInstanceUID", "")), s.frame))
+    slices.sort(key=lambda s: float(s.position @ normal))
     places = _by_place(slices, normal)
     stack = _one_a_place(places)
     if len(stack) < MINIMUM_SLICES:

@@ -111,10 +111,7 @@ class Evidence:
         """
         for keyword in _IDENTITY:
             if keyword in self.headers[0]:
-                element = self.headers[0].get_item(keyword)
-                if isinstance(element, RawDataElement):  # implicit VR has none, and some archives write UN
-                    element = element._replace(VR=dictionary_VR(keyword))
-                document[keyword] = element
+                document[keyword] = self.headers[0].get_item(keyword)
         for moment in ("InstanceCreation", "Content"):
             setattr(document, f"{moment}Date", self.at.strftime("%Y%m%d"))
             setattr(document, f"{moment}Time", self.at.strftime("%H%M%S"))
@@ -142,6 +139,10 @@ def _header(instance: bytes) -> Dataset | None:
             return None
     except _UNREADABLE_BYTES:
         return None
+    for keyword in (*_IDENTITY, "InstanceNumber", "SeriesNumber"):
+        element = header.get_item(keyword, keep_deferred=True)
+        if isinstance(element, RawDataElement):  # implicit VR has none, some archives write UN, and it may be damaged
+            header[keyword] = element._replace(VR=dictionary_VR(keyword), value=element.value or b"")
     for keyword in _TYPE_2:
         if keyword not in header:
             setattr(header, keyword, "")

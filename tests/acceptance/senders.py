@@ -125,7 +125,7 @@ def spooled(node: NodeProcess, path: Path) -> Path:
     return node.state / "spool" / str(ds.SeriesInstanceUID) / f"{ds.SOPInstanceUID}.dcm"
 
 
-def all_finished(node: NodeProcess, series_uids: Iterable[str], seconds: float = 120.0) -> dict[str, Series]:
+def all_finished(node: NodeProcess, series_uids: Iterable[str], seconds: float = 240.0) -> dict[str, Series]:
     """These series, once each came to an end."""
     wanted = set(series_uids)
 

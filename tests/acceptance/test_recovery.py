@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import signal
 import threading
@@ -12,8 +13,8 @@ import numpy as np
 from archives import counting_archive, data_set, destination
 from peers import NodeProcess, free_port, qcnode, storescu, wait_until
 from pydicom import Dataset
+from pydicom.uid import ExplicitVRLittleEndian, MRImageStorage
 from pynetdicom import AE
-from pynetdicom.sop_class import MRImageStorage
 
 from qcnode.imaging.swoop import classic_series, swoop_series, to_bytes
 from qcnode.imaging.volume import Volume
@@ -40,7 +41,7 @@ def slices(head: Volume, seed: int) -> list[Dataset]:
 def send_until_cut_off(port: int, instances: Sequence[Dataset], acknowledged: list[Dataset]) -> None:
     """Send one after the other over one association, and note each that was answered with Success."""
     entity = AE("SWOOP1")
-    entity.add_requested_context(MRImageStorage)
+    entity.add_requested_context(MRImageStorage, ExplicitVRLittleEndian)
     association = entity.associate("127.0.0.1", port, ae_title="QCNODE")
     assert association.is_established
     for instance in instances:
@@ -106,7 +107,9 @@ def test_a_kill_while_receiving_loses_nothing_that_was_acknowledged(
             sop = str(instance.SOPInstanceUID)
             assert sop in known, "what was acknowledged is in the ledger"
             file = node.state / "spool" / str(instance.SeriesInstanceUID) / f"{sop}.dcm"
-            assert data_set(file.read_bytes()) == data_set(to_bytes(instance)), "and in the spool, byte for byte"
+            sent = data_set(to_bytes(instance))
+            assert data_set(file.read_bytes()) == sent, "and in the spool, byte for byte"
+            assert known[sop] == hashlib.sha256(sent).hexdigest()
         assert not list((node.state / "spool" / "tmp").iterdir())
 
         folder = tmp_path / "again"
