@@ -11,7 +11,6 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 from pydicom import Dataset, dcmread
-from pydicom.errors import InvalidDicomError
 
 from qcnode.artifacts import Artifact
 from qcnode.config import Eligibility
@@ -19,6 +18,7 @@ from qcnode.errors import Excluded, NotAssessable
 from qcnode.imaging.eligibility import check_eligible
 from qcnode.imaging.preprocess import network_input
 from qcnode.imaging.preview import sections
+from qcnode.imaging.stack import UNREADABLE
 from qcnode.imaging.volume import Volume, check_assessable, volume_from_instances
 from qcnode.verdict import DEFAULT_POLICY, Assessment, Grade, Policy, not_assessable, verdict
 
@@ -55,7 +55,7 @@ def assess(
         return volume_from_instances(instances)
 
     headers = [header for header in map(_header, instances) if header is not None]
-    series_uid = str(headers[0].get("SeriesInstanceUID", "")) or None if headers else None
+    series_uid = next((uid for header in headers if (uid := _series_uid(header))), None)
     if not headers:
         why = "None of the instances is readable DICOM; send the series again."
         return Assessment(not_assessable(why), ensemble=ensemble.id)
@@ -108,5 +108,12 @@ def _assess(
 def _header(instance: bytes) -> Dataset | None:
     try:
         return dcmread(BytesIO(instance), stop_before_pixels=True)
-    except (InvalidDicomError, EOFError, ValueError, OSError):
+    except UNREADABLE:
+        return None
+
+
+def _series_uid(header: Dataset) -> str | None:
+    try:
+        return str(header.SeriesInstanceUID) or None
+    except UNREADABLE:  # missing, or damaged
         return None

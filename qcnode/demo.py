@@ -49,7 +49,7 @@ def running(folder: Path, tell: Callable[[str], None]) -> Iterator[tuple[Node, l
             made = synthetic_series()
             for name, instance in made:
                 send(node, instance)
-                tell(f"sent {name}: one Enhanced MR object over a DICOM association, {len(instance) / 1e6:.1f} MB")
+                tell(f"sent {name} over a DICOM association (Enhanced MR, {len(instance) / 1e6:.1f} MB)")
             series = wait_for(node, len(made), tell)
             yield node, [_shown(name, one, folder) for (name, _), one in zip(made, series, strict=True)]
         finally:

@@ -9,7 +9,7 @@ import queue
 import random
 import threading
 from collections.abc import Callable, Iterator
-from concurrent.futures import BrokenExecutor, CancelledError, ProcessPoolExecutor
+from concurrent.futures import BrokenExecutor, CancelledError, Future, ProcessPoolExecutor
 from contextlib import ExitStack, contextmanager
 from datetime import UTC, datetime, timedelta
 from functools import partial
@@ -21,7 +21,7 @@ from apscheduler.schedulers.background import BackgroundScheduler
 from qcnode.config import Assessing, Settings, StateFolder
 from qcnode.delivery import outbox
 from qcnode.ensemble.weights import read_manifest, shipped_folder, verified_file
-from qcnode.errors import ConfigError, TransientError
+from qcnode.errors import ConfigError, QcnodeError, TransientError
 from qcnode.intake.listener import AssociationEvent, Listener, Received
 from qcnode.intake.spool import Spool
 from qcnode.ledger.store import Store
@@ -82,8 +82,14 @@ class Grading:
         # spawn: a fork of a process with threads inherits their locks.
         context = multiprocessing.get_context("spawn")
         pool = ProcessPoolExecutor(max_workers=1, mp_context=context, initializer=prepare_process)
-        pool.submit(warm_up, self._assessing)
+        pool.submit(warm_up, self._assessing).add_done_callback(_tell_if_unfit)
         return pool
+
+
+def _tell_if_unfit(warmed_up: Future[str]) -> None:
+    """Say early what every series would fail on."""
+    if not warmed_up.cancelled() and isinstance(error := warmed_up.exception(), QcnodeError):
+        log.error("grading_unavailable why=%r", str(error))
 
 
 class Node:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 
 import numpy as np
@@ -10,6 +11,7 @@ from dicom_instances import classic_slice, part10
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
+from pydicom.tag import Tag
 from pydicom.uid import CTImageStorage
 
 from qcnode.artifacts import Artifact, Plane, Severity
@@ -171,3 +173,16 @@ def test_no_head_in_it_is_not_assessable(head: Volume) -> None:
     ensemble = StandIn()
     assert assess_volume(Volume(noise, head.affine), ensemble).verdict.decision is Decision.NOT_ASSESSABLE
     assert not ensemble.asked
+
+
+@pytest.mark.parametrize("keyword", ["SeriesInstanceUID", "PatientName", "ImageType", "Rows", "InstanceNumber"])
+def test_an_element_with_a_damaged_value_representation_ends_in_a_verdict(slices: list[bytes], keyword: str) -> None:
+    tag = Tag(keyword)
+    start = tag.group.to_bytes(2, "little") + tag.element.to_bytes(2, "little")
+    place = slices[0].index(start) + len(start)
+    damaged = slices[0][:place] + b"I\xff" + slices[0][place + 2 :]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # pydicom's, of the damage
+        result = assess([damaged, *slices[1:]], StandIn())
+    assert result.verdict.reasons
+    assert result.series_uid == assess(slices, StandIn()).series_uid

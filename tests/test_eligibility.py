@@ -65,6 +65,7 @@ def test_t2w_swoop_and_classic_series_are_for_assessment() -> None:
     [
         ({"Modality": "CT", "SOPClassUID": CTImageStorage}, "is CT, not MR"),
         ({"Modality": ""}, "is not MR"),
+        ({"StudyInstanceUID": ""}, "names no study"),
         ({"Modality": "SECRET NAME"}, "is not MR"),
         ({"SOPClassUID": EnhancedMRColorImageStorage}, "Enhanced MR Color Image Storage"),
         ({"SOPClassUID": SecondaryCaptureImageStorage}, "Secondary Capture Image Storage"),

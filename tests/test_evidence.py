@@ -84,6 +84,21 @@ def test_an_instance_that_does_not_name_its_series_is_left_out() -> None:
         read(*as_bytes(nameless))
 
 
+def test_of_two_studies_that_a_series_names_the_commoner_one_holds() -> None:
+    slices = classic(5)
+    slices[0].StudyInstanceUID = "1.2.3"
+    source = read(*as_bytes(*slices))
+    assert [header.StudyInstanceUID for header in source.headers] == [slices[1].StudyInstanceUID] * 4
+
+
+def test_an_instance_that_lost_its_own_name_is_known_by_the_request_s() -> None:
+    source = swoop()
+    (instance,) = as_bytes(source)
+    lost = instance.replace(b"\x08\x00\x18\x00UI", b"\x08\x00\x19\x00UI")  # no element of the standard
+    assert lost != instance
+    assert read(lost).references[0].SOPInstanceUID == source.SOPInstanceUID
+
+
 @pytest.mark.parametrize("element", ["InstanceNumber", "SeriesNumber", "PatientName", "TimezoneOffsetFromUTC"])
 def test_an_element_with_a_damaged_value_representation_does_not_stop_the_documents(element: str) -> None:
     source = swoop()

@@ -82,14 +82,15 @@ def fit(
     (out / SPLIT).write_text(json.dumps(part_of, indent=1, sort_keys=True) + "\n")
     parts = {part: len(subjects_of(part_of, part)) for part in (TRAIN, VALIDATION, TEST)}
     logging.info("fit_started training_scans=%d subjects=%s", len(training.scans), parts)
+    artifacts = artifact or list(Artifact)
     shared = None
     earlier = start / SHARED if start else None
     if settings.shared_epochs:
-        shared = fit_shared(settings, training, validation, out, earlier)
+        shared = fit_shared(settings, artifacts, training, validation, out, earlier)
     elif earlier is not None:
         shared = Shared(settings.encoder, settings.width)
         shared.load_state_dict(load_file(earlier))
-    for one in artifact or list(Artifact):
+    for one in artifacts:
         fit_member(settings, one, shared, training, validation, out)
 
 

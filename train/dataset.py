@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import os
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -82,7 +83,7 @@ def cached_input(scan: Scan, cache: Path) -> NDArray[np.float16]:
             array = network_input(volume_from_nifti(scan.path)).astype(np.float16)
         except QcnodeError as error:
             raise ConfigError(f"{scan.path} cannot be used: {error}") from error
-        partial = path.with_suffix(".partial")
+        partial = path.with_suffix(f".{os.getpid()}")  # another run may make the same one
         with partial.open("wb") as file:
             np.save(file, array)
         partial.replace(path)

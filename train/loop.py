@@ -60,8 +60,15 @@ class Shared(nn.Module):
         return member
 
 
-def fit_shared(config: FitConfig, training: Inputs, validation: Inputs, out: Path, start: Path | None = None) -> Shared:
-    """Train one encoder on all seven artifacts, plain cross-entropy; the last epoch is kept.
+def fit_shared(
+    config: FitConfig,
+    artifacts: Sequence[Artifact],
+    training: Inputs,
+    validation: Inputs,
+    out: Path,
+    start: Path | None = None,
+) -> Shared:
+    """Train one encoder on all these artifacts; each one's three severities weigh alike, and the last epoch is kept.
 
     start: weights of an earlier run to go on from. Saved to `out` after every epoch: an interrupted run is of use.
     """
@@ -71,7 +78,8 @@ def fit_shared(config: FitConfig, training: Inputs, validation: Inputs, out: Pat
     if start is not None:
         model.load_state_dict(load_file(start))
     model = channels_last(model.to(_device()))
-    size = 4 * config.blocks
+    size, chosen = 4 * config.blocks, torch.tensor([list(Artifact).index(a) for a in artifacts], device=_device())
+    weights = _severity_weights(training.labels).to(_device())
     epochs = [standard_batches(len(training.scans), size, generator) for _ in range(config.shared_epochs)]
     optimizer, schedule = _optimizer(model, config.shared_learning_rate, config, sum(map(len, epochs)))
     for epoch, batches in enumerate(epochs):
@@ -80,12 +88,13 @@ def fit_shared(config: FitConfig, training: Inputs, validation: Inputs, out: Pat
         for images, labels, planes in _batches(training, batches, config, generator, f"shared {epoch + 1}"):
             with _autocast(config):
                 severity, plane = model(images)
-            # The mean over artifacts, times 7: each artifact's loss weighs as much as the plane's.
-            loss = F.cross_entropy(severity, labels) * len(Artifact) + F.cross_entropy(plane, planes)
+            labels = labels[:, chosen]
+            losses_of = F.cross_entropy(severity[:, :, chosen], labels, reduction="none") * weights[chosen, labels]
+            loss = losses_of.mean(0).sum() + F.cross_entropy(plane, planes)
             losses.append(_step(loss, optimizer, schedule))
         logits = _logits(model, lambda images: model(images)[0], validation, config)
-        f1 = [macro_f1(validation.labels[:, a], logits[:, :, a].argmax(1)) for a in range(len(Artifact))]
-        scores = " ".join(f"{artifact}={value:.3f}" for artifact, value in zip(Artifact, f1, strict=True))
+        f1 = {a: macro_f1(validation.labels[:, i], logits[:, :, i].argmax(1)) for i, a in enumerate(Artifact)}
+        scores = " ".join(f"{artifact}={f1[artifact]:.3f}" for artifact in artifacts)
         seconds = time.monotonic() - started
         log.info(
             "epoch_done stage=shared epoch=%d loss=%.4f seconds=%.0f %s", epoch + 1, np.mean(losses), seconds, scores
@@ -163,17 +172,14 @@ def _batches(
 ) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
     """images (batch, 1, slice, row, column), labels (batch, artifact), planes (batch,), with a progress bar."""
     for batch in progress(batches, name):
-        images = np.stack([_varied(data.images[i], data.planes[i], config, generator) for i in batch])
+        images = np.stack([_varied(data.images[i], config, generator) for i in batch])
         labels, planes = torch.from_numpy(data.labels[batch]), torch.from_numpy(data.planes[batch])
         yield _on_device(images), labels.to(_device()), planes.to(_device())
 
 
-def _varied(
-    image: NDArray[np.float16], plane: np.int64, config: FitConfig, generator: np.random.Generator
-) -> NDArray[np.float32]:
-    """The image, mirrored left to right half of the time, on a slightly other intensity scale: no label changes."""
-    left_right = 0 if list(Plane)[plane] is Plane.SAGITTAL else 2
-    mirrored = np.flip(image, left_right) if generator.random() < 0.5 else image
+def _varied(image: NDArray[np.float16], config: FitConfig, generator: np.random.Generator) -> NDArray[np.float32]:
+    """The image, each axis mirrored half of the time, on a slightly other intensity scale: no severity changes."""
+    mirrored = np.flip(image, tuple(np.flatnonzero(generator.random(3) < 0.5)))
     return mirrored.astype(np.float32) * np.float32(np.exp(config.intensity_jitter * generator.standard_normal()))
 
 
@@ -200,6 +206,12 @@ def _optimizer(
     """Adam whose learning rate anneals to zero along a cosine over the run's steps."""
     optimizer = torch.optim.AdamW(model.parameters(), learning_rate, weight_decay=config.weight_decay)
     return optimizer, torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, max(steps, 1))
+
+
+def _severity_weights(labels: NDArray[np.int64]) -> Tensor:
+    """(artifact, severity): a scan's weight, whose mean over the scans is 1. labels: (scan, artifact)."""
+    counts = np.stack([np.bincount(column, minlength=len(Severity)) for column in labels.T])
+    return torch.from_numpy(len(labels) / (len(Severity) * np.maximum(counts, 1))).float()
 
 
 def _step(loss: Tensor, optimizer: torch.optim.Optimizer, schedule: torch.optim.lr_scheduler.LRScheduler) -> float:

@@ -73,6 +73,8 @@ def check_eligible(headers: Sequence[Dataset], rules: Eligibility, covered: Coll
     """
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # pydicom warns of odd values; here they only tell nothing
+        if not any(_text(header, "StudyInstanceUID") for header in headers):
+            raise Excluded("The series names no study, so no report could be filed with it; mend the sender.")
         for header in headers:
             if why := _not_original_mr(header):
                 raise Excluded(f"The series {why}.")

@@ -6,6 +6,7 @@ import re
 import struct
 import unicodedata
 import zlib
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime, timedelta, timezone
@@ -127,7 +128,11 @@ def evidence(instances: Iterable[bytes], *, revision: int, ensemble: str, at: da
     readable = {str(header.SOPInstanceUID): header for header in map(_header, instances) if header is not None}
     if not readable:
         raise PermanentError("None of the instances has a readable header; send the series again.")
-    headers = sorted(readable.values(), key=lambda ds: (_whole_number(ds, "InstanceNumber"), str(ds.SOPInstanceUID)))
+    # Of two studies that a series names, no document may refer to both: the one that more of its instances name holds.
+    named = Counter(str(header.StudyInstanceUID) for header in readable.values())
+    study_uid = max(named, key=lambda uid: (named[uid], uid))
+    headers = [header for header in readable.values() if header.StudyInstanceUID == study_uid]
+    headers.sort(key=lambda ds: (_whole_number(ds, "InstanceNumber"), str(ds.SOPInstanceUID)))
     return Evidence(tuple(headers), revision, ensemble, at.astimezone(_zone(headers[0])))
 
 
@@ -135,6 +140,9 @@ def _header(instance: bytes) -> Dataset | None:
     """The header with its type 2 attributes filled in (here only, never in the stored instance); None if unreadable."""
     try:
         header = dcmread(BytesIO(instance), stop_before_pixels=True, specific_tags=_READ)
+        for keyword in ("SOPClassUID", "SOPInstanceUID"):  # the request's, where the data set has lost its own
+            if not header.get(keyword):
+                setattr(header, keyword, header.file_meta[f"MediaStorage{keyword}"].value)
         if not all(header.get(keyword) for keyword in _REFERENCE):
             return None
     except _UNREADABLE_BYTES:

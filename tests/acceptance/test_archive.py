@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import html
 import json
+import re
 import subprocess
 import threading
 import time
@@ -163,8 +164,8 @@ def test_the_report_reads_well(site: Site) -> None:
     assert "rescan" in read.lower()
     for reason in site.assessment.reasons:
         assert reason in read
-    for score in site.assessment.scores:
-        assert f"{score.p2:.2f}".rstrip("0") in read or f"{score.p2:.3f}" in read, score.artifact
+    percent = [float(p) for p in re.findall(r'"Probability of severe"\)="([\d.]+)" \(%', read)]
+    assert percent == pytest.approx([100 * score.p2 for score in site.assessment.scores], abs=0.06)
 
 
 def test_the_sender_gets_back_what_it_asked_for_and_a_stranger_nothing(site: Site) -> None:
@@ -197,6 +198,21 @@ def test_the_page_shows_the_verdict_and_gives_the_documents(site: Site) -> None:
 def test_the_log_knows_no_patient(site: Site) -> None:
     assert str(site.sent.SeriesInstanceUID) in site.node.log
     assert not [secret for secret in secrets() if secret in site.node.log]
+
+
+def test_a_header_against_the_rules_is_graded_all_the_same_and_stays_out_of_the_log(
+    site: Site, clean_head: Volume, tmp_path: Path
+) -> None:
+    sent, file = synthetic(clean_head, 4, tmp_path)
+    data = file.read_bytes()
+    for rightful, wrong in ((PATIENT_ID, "MRN\\77120\x1b34"), (PATIENT_NAME, "QUINTARELLI\xffZO\\")):
+        assert data.count(rightful.encode()) == 1
+        data = data.replace(rightful.encode(), wrong.encode("latin-1"))
+    file.write_bytes(data)
+    assert storescu(site.node.port, file).returncode == 0
+    found = site.node.finished(str(sent.SeriesInstanceUID))
+    assert found.state is State.ASSESSED, found.reason
+    assert not [secret for secret in ("77120", "UINTARELLI") if secret in site.node.log]
 
 
 def test_an_archive_that_is_down_holds_up_nobody_and_gets_everything_once(

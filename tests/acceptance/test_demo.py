@@ -10,24 +10,27 @@ import sys
 from pathlib import Path
 
 import pytest
-from peers import qcnode
 
 from qcnode.artifacts import Artifact
 
 COLUMNS = 80
 
 
+def demo(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """In a terminal of 80 columns; what it keeps goes with the tests' folder."""
+    environment = os.environ | {"COLUMNS": str(COLUMNS), "TMPDIR": str(folder)}
+    command = [sys.executable, "-m", "qcnode", "demo", *arguments]
+    return subprocess.run(command, capture_output=True, text=True, timeout=300, check=False, env=environment)
+
+
 @pytest.fixture(scope="module")
-def as_json() -> subprocess.CompletedProcess[str]:
-    return qcnode("demo", "--json")
+def as_json(tmp_path_factory: pytest.TempPathFactory) -> subprocess.CompletedProcess[str]:
+    return demo(tmp_path_factory.mktemp("demo"), "--json")
 
 
 @pytest.fixture(scope="module")
 def as_text(tmp_path_factory: pytest.TempPathFactory) -> subprocess.CompletedProcess[str]:
-    """In a terminal of 80 columns."""
-    environment = os.environ | {"COLUMNS": str(COLUMNS), "TMPDIR": str(tmp_path_factory.mktemp("demo"))}
-    command = [sys.executable, "-m", "qcnode", "demo"]
-    return subprocess.run(command, capture_output=True, text=True, timeout=300, check=False, env=environment)
+    return demo(tmp_path_factory.mktemp("demo"))
 
 
 def test_it_prints_the_list_that_score_prints(as_json: subprocess.CompletedProcess[str]) -> None:
