@@ -65,7 +65,6 @@ def test_t2w_swoop_and_classic_series_are_for_assessment() -> None:
     [
         ({"Modality": "CT", "SOPClassUID": CTImageStorage}, "is CT, not MR"),
         ({"Modality": ""}, "is not MR"),
-        ({"StudyInstanceUID": ""}, "names no study"),
         ({"Modality": "SECRET NAME"}, "is not MR"),
         ({"SOPClassUID": EnhancedMRColorImageStorage}, "Enhanced MR Color Image Storage"),
         ({"SOPClassUID": SecondaryCaptureImageStorage}, "Secondary Capture Image Storage"),
@@ -182,6 +181,12 @@ def test_a_sites_rules_replace_the_timing_rules() -> None:
     check_eligible([classic()], rules, {"PDw"})
     with pytest.raises(Excluded, match="grades FLAIR and T2w only"):
         check_eligible([classic()], rules, {"T2w", "FLAIR"})
+
+
+def test_a_series_that_names_no_study_cannot_be_reported() -> None:
+    nameless = classic(StudyInstanceUID="")
+    assert "names no study" in reason(nameless, nameless)
+    check_eligible([nameless, classic()], RULES, T2W)  # one that names it is enough
 
 
 # --- hostile headers ---
