@@ -10,6 +10,10 @@ QcnodeError
 Each message is one sentence that says what is wrong and what to do; none carries patient data.
 """
 
+import re
+import traceback
+from pathlib import Path
+
 
 class QcnodeError(Exception):
     """What this project raises on purpose."""
@@ -33,3 +37,9 @@ class NotAssessable(PermanentError):  # noqa: N818 - the verdict's name
 
 class Excluded(PermanentError):  # noqa: N818 - the state's name
     """The series is not for assessment: not MR, derived, a localizer, a contrast the ensemble does not cover."""
+
+
+def trail(error: BaseException) -> str:
+    """The way to an unexpected error as file:line, innermost last; never its message, which may quote a header."""
+    told = "".join(traceback.format_exception(error))  # that of another process included
+    return " ".join(f"{Path(file).name}:{line}" for file, line in re.findall(r'File "([^"]+)", line (\d+)', told))

@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import fcntl
 import logging
-import multiprocessing
 import queue
 import random
 import threading
 from collections.abc import Callable, Iterator
-from concurrent.futures import BrokenExecutor, CancelledError, Future, ProcessPoolExecutor
 from contextlib import ExitStack, contextmanager
 from datetime import UTC, datetime, timedelta
 from functools import partial
@@ -18,22 +16,21 @@ from apscheduler.executors.pool import ThreadPoolExecutor
 from apscheduler.jobstores.base import JobLookupError
 from apscheduler.schedulers.background import BackgroundScheduler
 
-from qcnode.config import Assessing, Settings, StateFolder
+from qcnode.config import Settings, StateFolder
 from qcnode.delivery import outbox
-from qcnode.ensemble.weights import read_manifest, shipped_folder, verified_file
-from qcnode.errors import ConfigError, QcnodeError, TransientError
+from qcnode.errors import ConfigError, PermanentError, TransientError
+from qcnode.grading import Grading, check_weights
 from qcnode.intake.listener import AssociationEvent, Listener, Received
 from qcnode.intake.spool import Spool
+from qcnode.ledger import records
 from qcnode.ledger.store import Store
 from qcnode.steps import adopt, assemble_once, assess_once, entry, retain_once
 from qcnode.web.server import WebServer
-from qcnode.worker import Job, Outcome, prepare_process, warm_up, work
 
 log = logging.getLogger(__name__)
 
 TICK_SECONDS = 1.0  # how often each kind of work is looked for when no event wakes it earlier
 RETENTION_TICK_SECONDS = 600.0
-GRADING_TIMEOUT_SECONDS = 300.0  # a grading process that needs longer hangs
 _UNUSUAL = ("aborted", "rejected")  # what becomes of an association that is worth an event
 BATCH = 256  # instances that the recorder writes in one transaction at the most
 
@@ -41,55 +38,6 @@ BATCH = 256  # instances that the recorder writes in one transaction at the most
 def utc_now() -> datetime:
     """The time, with its zone; everything inside takes it as an argument."""
     return datetime.now(UTC)
-
-
-class Grading:
-    """The grading process: torch stays out of the node's own, so that receiving never waits for it."""
-
-    def __init__(self, assessing: Assessing) -> None:
-        self._assessing = assessing
-        self._stopping = False
-        self._pool = self._started()
-
-    def submit(self, job: Job) -> Outcome:
-        """Run the job and wait for it. A process that died or hangs is replaced, and the error says so.
-
-        Raises TransientError when the node is on its way out: the next start takes the series up again.
-        """
-        try:
-            return self._pool.submit(work, job).result(timeout=GRADING_TIMEOUT_SECONDS)
-        except (BrokenExecutor, TimeoutError, CancelledError, RuntimeError) as error:
-            if self._stopping:
-                raise TransientError("The node is stopping; the series is graded at its next start.") from error
-            if isinstance(error, BrokenExecutor | TimeoutError):
-                self._end()
-                self._pool = self._started()
-            raise
-
-    def stop(self) -> None:
-        """End the process, whatever it is doing; an unfinished series is claimed again at the next start."""
-        self._stopping = True
-        self._end()
-
-    def _end(self) -> None:
-        processes = list((self._pool._processes or {}).values())  # before shutdown() forgets them
-        self._pool.shutdown(wait=False, cancel_futures=True)
-        for process in processes:
-            process.kill()
-            process.join()
-
-    def _started(self) -> ProcessPoolExecutor:
-        # spawn: a fork of a process with threads inherits their locks.
-        context = multiprocessing.get_context("spawn")
-        pool = ProcessPoolExecutor(max_workers=1, mp_context=context, initializer=prepare_process)
-        pool.submit(warm_up, self._assessing).add_done_callback(_tell_if_unfit)
-        return pool
-
-
-def _tell_if_unfit(warmed_up: Future[str]) -> None:
-    """Say early what every series would fail on."""
-    if not warmed_up.cancelled() and isinstance(error := warmed_up.exception(), QcnodeError):
-        log.error("grading_unavailable why=%r", str(error))
 
 
 class Node:
@@ -104,7 +52,7 @@ class Node:
     def start(self) -> None:
         """Recover, then accept associations. Raises ConfigError for weights, a folder or a port not to be had."""
         folder = self.settings.state.folder
-        _check_weights(self.settings.assessing)
+        check_weights(self.settings.assessing)
         with ExitStack() as undo:
             undo.enter_context(_owned(self.settings.state))
             self.store = undo.enter_context(Store.open(self.settings.state))
@@ -202,7 +150,7 @@ class Node:
             unusual = [one for one in waiting if isinstance(one, AssociationEvent) and one.kind in _UNUSUAL]
             while True:
                 try:
-                    self.store.record_instances(instances)
+                    self._index(instances)
                     for one in unusual:
                         detail = {"calling": one.calling_ae, "address": one.address, "why": one.reason}
                         self.store.event(f"association_{one.kind}", None, detail, one.at)
@@ -215,12 +163,16 @@ class Node:
                 return
             self._wake("assemble")
 
-
-def _check_weights(assessing: Assessing) -> None:
-    """Refuse to start on weights that the grading process would refuse, instead of failing each series."""
-    weights = assessing.weights or shipped_folder()
-    for entry_of_member in read_manifest(weights).members:
-        verified_file(weights, entry_of_member)
+    def _index(self, instances: list[records.Received]) -> None:
+        """Record the instances at once, or, where the ledger refuses one of them, each for itself."""
+        try:
+            self.store.record_instances(instances)
+        except PermanentError:
+            for one in instances:
+                try:
+                    self.store.record_instances([one])
+                except PermanentError as error:  # it stays in the spool, and the next start tries again
+                    log.error("instance_not_recorded sop=%s why=%r", one.sop_instance_uid, str(error))
 
 
 def _guarded(name: str, job: Callable[[], None]) -> Callable[[], None]:

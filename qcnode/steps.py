@@ -6,8 +6,6 @@ None of them starts a thread or sleeps; the node's scheduler calls them, and so 
 from __future__ import annotations
 
 import logging
-import re
-import traceback
 from collections.abc import Callable
 from concurrent.futures import BrokenExecutor
 from datetime import datetime
@@ -15,7 +13,7 @@ from pathlib import Path
 
 from qcnode.config import Settings
 from qcnode.delivery import notify, outbox
-from qcnode.errors import PermanentError, QcnodeError, TransientError
+from qcnode.errors import PermanentError, QcnodeError, TransientError, trail
 from qcnode.intake import listener
 from qcnode.intake.completeness import AssociationState, Complete, completeness
 from qcnode.intake.facts import Facts, read_facts
@@ -27,6 +25,7 @@ from qcnode.worker import Job, Outcome
 log = logging.getLogger(__name__)
 
 Clock = Callable[[], datetime]
+FINISH_TRIES = 4  # each waits for the ledger's lock for half a minute
 
 
 def adopt(store: Store, spool: Spool, now: datetime) -> int:
@@ -94,13 +93,11 @@ def assess_once(
     try:
         instances = tuple(spool.read(claim.series_uid, sop) for sop in claim.sop_instance_uids)
         outcome = submit(_job(claim, instances, settings))
-        finish(store, folder, claim, outcome, settings, clock())
+        _finish_patiently(store, folder, claim, outcome, settings, clock)
     except BrokenExecutor:
         store.fail(claim, "The grading process ended while it graded this series.", clock(), permanent=False)
     except TimeoutError:
         store.fail(claim, "Grading took too long.", clock(), permanent=False)
-    except PermanentError as error:
-        store.fail(claim, str(error), clock(), permanent=True)
     except TransientError:
         raise  # the ledger is out of reach, or the node is stopping; recovery returns the claim
     except QcnodeError as error:
@@ -108,10 +105,24 @@ def assess_once(
     except Exception as error:  # the worker's boundary: one bad series must not stop the others
         log.error(
             "assessment_failed series=%s revision=%d error=%s where=%r",
-            *(claim.series_uid, claim.revision, type(error).__name__, _where(error)),
+            *(claim.series_uid, claim.revision, type(error).__name__, trail(error)),
         )
         store.fail(claim, f"{type(error).__name__} while grading; see the log.", clock(), permanent=False)
     return True
+
+
+def _finish_patiently(
+    store: Store, folder: Path, claim: Claim, outcome: Outcome, settings: Settings, clock: Clock
+) -> None:
+    """Finish, again if need be: a result is not thrown away because another process held the ledger for a while."""
+    for tries_left in range(FINISH_TRIES, 0, -1):
+        try:
+            finish(store, folder, claim, outcome, settings, clock())
+            return
+        except TransientError as error:
+            log.warning("finish_postponed series=%s why=%r", claim.series_uid, str(error))
+            if tries_left == 1:
+                raise
 
 
 def finish(store: Store, folder: Path, claim: Claim, outcome: Outcome, settings: Settings, now: datetime) -> bool:
@@ -141,12 +152,6 @@ def retain_once(store: Store, spool: Spool, retention_days: float, now: datetime
             spool.remove(series_uid, sop_instance_uids)
             return len(sop_instance_uids)
     return 0
-
-
-def _where(error: Exception) -> str:
-    """The way to the error, innermost last, without its message, which may quote a header."""
-    told = "".join(traceback.format_exception(error))  # that of another process included
-    return " ".join(f"{Path(file).name}:{line}" for file, line in re.findall(r'File "([^"]+)", line (\d+)', told))
 
 
 def _job(claim: Claim, instances: tuple[bytes, ...], settings: Settings) -> Job:

@@ -312,7 +312,7 @@ def test_a_failure_of_the_node_is_never_success(
     tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def broken(received: Received) -> None:
-        raise RuntimeError("the node's own fault")
+        raise RuntimeError("the node's own fault, on Doe^Jane")
 
     listener = Listener(Dicom(host="127.0.0.1", port=0), spool := Spool(tmp_path), broken)
     listener.start()
@@ -321,8 +321,9 @@ def test_a_failure_of_the_node_is_never_success(
     association.release()
     listener.stop()
     assert answer.Status == 0xC001
-    assert "the node's own fault" in caplog.text
-    assert "Doe" not in caplog.text
+    assert "RuntimeError" in caplog.text
+    assert Path(__file__).name in caplog.text, "the log says where"
+    assert "Doe" not in caplog.text, "and never what the message quotes"
 
 
 def _store_raw(association: Association, sop_class: str, sop_instance_uid: str, data_set: Dataset | bytes) -> C_STORE:

@@ -21,12 +21,13 @@ from dicom_instances import SERIES, classic_slice, part10
 from qcnode.config import Assessing, Dicom, Eligibility, Settings, StateFolder, Web
 from qcnode.ensemble.weights import shipped_folder
 from qcnode.errors import ConfigError, TransientError
+from qcnode.grading import Grading
 from qcnode.intake.facts import read_facts
 from qcnode.intake.listener import Received
 from qcnode.intake.spool import Spool
 from qcnode.ledger import records
 from qcnode.ledger.store import Store
-from qcnode.node import Grading, Node, _guarded
+from qcnode.node import Node, _guarded
 from qcnode.states import State
 from qcnode.worker import Job
 
@@ -218,7 +219,7 @@ def test_a_grading_process_that_died_is_replaced(grading: Grading) -> None:
 
 
 def test_a_grading_process_that_hangs_is_ended_and_replaced(grading: Grading, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("qcnode.node.GRADING_TIMEOUT_SECONDS", 0.1)
+    monkeypatch.setattr("qcnode.grading.GRADING_TIMEOUT_SECONDS", 0.1)
     hanging = process_of(grading)
     os.kill(hanging, signal.SIGSTOP)
     with pytest.raises(TimeoutError):

@@ -29,7 +29,7 @@ from pynetdicom.pdu_primitives import A_ASSOCIATE
 from pynetdicom.presentation import PresentationContext
 
 from qcnode.config import Dicom
-from qcnode.errors import PermanentError
+from qcnode.errors import PermanentError, trail
 from qcnode.intake.completeness import AssociationState
 from qcnode.intake.facts import DataSetMismatch, Facts, is_uid, read_facts
 from qcnode.intake.negotiation import service_of_unknown_classes, storage_contexts
@@ -251,11 +251,11 @@ class Listener:
         except PermanentError as error:
             log.warning("instance_refused sop=%s why=%s", sop, error)
             return _failure(CANNOT_UNDERSTAND, str(error))
-        except OSError:
-            log.exception("instance_refused sop=%s why=storage", sop)
+        except OSError as error:
+            log.error("instance_refused sop=%s why=%r where=%r", sop, error.strerror, trail(error))
             return _failure(OUT_OF_RESOURCES, "The node cannot write it now; send it again later.")
-        except Exception:  # whatever it is, the sender must not take the instance for safe
-            log.exception("instance_refused sop=%s why=unexpected", sop)
+        except Exception as error:  # whatever it is, the sender must not take the instance for safe
+            log.error("instance_refused sop=%s why=%s where=%r", sop, type(error).__name__, trail(error))
             return _failure(UNEXPECTED, "The node failed on this instance; see its log.")
         return SUCCESS
 

@@ -13,7 +13,7 @@ from sqlalchemy.exc import ArgumentError, DBAPIError, NoSuchModuleError, Operati
 from sqlalchemy.orm import Session, sessionmaker
 from sqlalchemy.pool import ConnectionPoolEntry
 
-from qcnode.errors import ConfigError, TransientError
+from qcnode.errors import ConfigError, PermanentError, TransientError
 from qcnode.ledger import migrations
 from qcnode.ledger.models import Event
 
@@ -99,3 +99,5 @@ def _translated() -> Iterator[None]:
         yield
     except OperationalError as error:
         raise TransientError("The ledger is locked or out of reach; try again.") from error
+    except DBAPIError as error:
+        raise PermanentError(f"The ledger refused a value ({type(error).__name__}); see what was sent.") from error

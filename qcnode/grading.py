@@ -1,0 +1,72 @@
+"""The grading process, seen from the node: jobs go in, outcomes come back, and a process that died is replaced."""
+
+from __future__ import annotations
+
+import logging
+import multiprocessing
+from concurrent.futures import BrokenExecutor, CancelledError, Future, ProcessPoolExecutor
+
+from qcnode.config import Assessing
+from qcnode.ensemble.weights import read_manifest, shipped_folder, verified_file
+from qcnode.errors import QcnodeError, TransientError
+from qcnode.worker import Job, Outcome, prepare_process, warm_up, work
+
+log = logging.getLogger(__name__)
+
+GRADING_TIMEOUT_SECONDS = 300.0  # a grading process that needs longer hangs
+
+
+class Grading:
+    """The grading process: torch stays out of the node's own, so that receiving never waits for it."""
+
+    def __init__(self, assessing: Assessing) -> None:
+        self._assessing = assessing
+        self._stopping = False
+        self._pool = self._started()
+
+    def submit(self, job: Job) -> Outcome:
+        """Run the job and wait for it. A process that died or hangs is replaced, and the error says so.
+
+        Raises TransientError when the node is on its way out: the next start takes the series up again.
+        """
+        try:
+            return self._pool.submit(work, job).result(timeout=GRADING_TIMEOUT_SECONDS)
+        except (BrokenExecutor, TimeoutError, CancelledError, RuntimeError) as error:
+            if self._stopping:
+                raise TransientError("The node is stopping; the series is graded at its next start.") from error
+            if isinstance(error, BrokenExecutor | TimeoutError):
+                self._end()
+                self._pool = self._started()
+            raise
+
+    def stop(self) -> None:
+        """End the process, whatever it is doing; an unfinished series is claimed again at the next start."""
+        self._stopping = True
+        self._end()
+
+    def _end(self) -> None:
+        processes = list((self._pool._processes or {}).values())  # before shutdown() forgets them
+        self._pool.shutdown(wait=False, cancel_futures=True)
+        for process in processes:
+            process.kill()
+            process.join()
+
+    def _started(self) -> ProcessPoolExecutor:
+        # spawn: a fork of a process with threads inherits their locks.
+        context = multiprocessing.get_context("spawn")
+        pool = ProcessPoolExecutor(max_workers=1, mp_context=context, initializer=prepare_process)
+        pool.submit(warm_up, self._assessing).add_done_callback(_tell_if_unfit)
+        return pool
+
+
+def _tell_if_unfit(warmed_up: Future[str]) -> None:
+    """Say early what every series would fail on."""
+    if not warmed_up.cancelled() and isinstance(error := warmed_up.exception(), QcnodeError):
+        log.error("grading_unavailable why=%r", str(error))
+
+
+def check_weights(assessing: Assessing) -> None:
+    """Refuse to start on weights that the grading process would refuse, instead of failing each series."""
+    weights = assessing.weights or shipped_folder()
+    for entry_of_member in read_manifest(weights).members:
+        verified_file(weights, entry_of_member)
