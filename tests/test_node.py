@@ -20,7 +20,7 @@ from dicom_instances import SERIES, classic_slice, part10
 
 from qcnode.config import Assessing, Dicom, Eligibility, Settings, StateFolder, Web
 from qcnode.ensemble.weights import shipped_folder
-from qcnode.errors import ConfigError, TransientError
+from qcnode.errors import ConfigError, PermanentError, TransientError
 from qcnode.grading import Grading
 from qcnode.intake.facts import read_facts
 from qcnode.intake.listener import Received
@@ -29,6 +29,7 @@ from qcnode.ledger import records
 from qcnode.ledger.store import Store
 from qcnode.node import Node, _guarded
 from qcnode.states import State
+from qcnode.steps import entry
 from qcnode.worker import Job
 
 NOW = datetime(2026, 3, 1, 12, 0, tzinfo=UTC)
@@ -184,6 +185,32 @@ def test_what_arrives_is_recorded_once_the_ledger_can_be_reached(
         until(lambda: node.store.overview.detail(SERIES), "its record")
     assert attempts == [1, 1, 1]
     assert caplog.text.count("recording_postponed instances=1") == 2
+
+
+def test_an_instance_that_the_ledger_refuses_takes_no_other_with_it(
+    node: Node, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    refused, taken = (entry_of(node, part10(classic_slice(number))) for number in (1, 2))
+    real = node.store.record_instances
+
+    def picky(batch: list[records.Received]) -> set[str]:
+        if refused in batch:
+            raise PermanentError("The ledger refused a value.")
+        return real(batch)
+
+    monkeypatch.setattr(node.store, "record_instances", picky)
+    with caplog.at_level(logging.ERROR, "qcnode"):
+        node._index([refused, taken])
+    found = node.store.overview.detail(SERIES)
+    assert found is not None
+    assert [one.sop_instance_uid for one in found.instances] == [taken.sop_instance_uid]
+    assert f"instance_not_recorded sop={refused.sop_instance_uid}" in caplog.text
+
+
+def entry_of(node: Node, instance: bytes) -> records.Received:
+    facts = read_facts(instance)
+    receipt = node.spool.put(instance, SERIES, facts.sop_instance_uid)
+    return entry(Received(facts, receipt, "SWOOP1", NOW))
 
 
 def test_a_node_whose_ledger_is_out_of_reach_still_stops(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures.process import BrokenProcessPool
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
 from qcnode.artifacts import Artifact, Plane, Severity
 from qcnode.config import Alert, Destination, Settings, StateFolder
+from qcnode.errors import TransientError
 from qcnode.imaging import phantom
 from qcnode.imaging.swoop import classic_series, swoop_series, to_bytes
 from qcnode.intake.completeness import AssociationState
@@ -235,3 +237,26 @@ def test_retention_lets_go_of_images_only_after_their_delivery(
     assert retain_once(store, spool, 30, long_after) == 0
     assert spool.instances(series_uid) == ()
     assert adopt(store, spool, long_after) == 0
+
+
+def test_a_result_outlives_a_ledger_that_is_held_for_a_while(
+    store: Store, spool: Spool, settings: Settings, swoop: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    series_uid = put(spool, swoop)
+    adopt(store, spool, NOW)
+    assemble_once(store, unknown, settings, NOW)
+    held = iter([True, True, False])
+    finish = store.finish
+
+    def sometimes(*arguments: Any) -> bool:
+        if next(held):
+            raise TransientError("The ledger is locked.")
+        return finish(*arguments)
+
+    monkeypatch.setattr(store, "finish", sometimes)
+    graded_jobs: list[Job] = []
+    submit: Callable[[Job], Outcome] = lambda job: graded_jobs.append(job) or answer(0, job)  # noqa: E731
+    assess_once(store, spool, settings.state.folder, submit, settings, lambda: NOW)
+    found = store.overview.detail(series_uid)
+    assert found is not None
+    assert (found.state, len(graded_jobs)) == (State.ASSESSED, 1)
