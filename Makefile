@@ -6,7 +6,7 @@ VENV ?= .venv
 .PHONY: demo test check clean
 
 demo: $(VENV)/.installed
-	$(VENV)/bin/qcnode demo
+	@$(VENV)/bin/qcnode demo
 
 test: $(VENV)/.installed-test
 	$(VENV)/bin/python -m pytest
@@ -19,16 +19,17 @@ check: $(VENV)/.installed-test
 
 # pip goes into the environment from outside, because Debian's python3 comes without ensurepip.
 $(VENV)/bin/python:
-	$(PYTHON) -m venv --without-pip $(VENV)
-	$(PYTHON) -m pip --python $(VENV)/bin/python install --quiet pip
+	@$(PYTHON) -m venv --without-pip $(VENV)
+	@$(PYTHON) -m pip --python $(VENV)/bin/python install -qq pip
 
 $(VENV)/.installed: $(VENV)/bin/python setup.cfg pyproject.toml constraints.txt
-	$(VENV)/bin/python -m pip install --quiet --constraint constraints.txt --editable .
-	touch $@
+	@echo "Installing qcnode and what it needs into $(VENV): minutes on a slow line."
+	@$(VENV)/bin/python -m pip install -qq --constraint constraints.txt --editable .
+	@touch $@
 
 $(VENV)/.installed-test: $(VENV)/.installed
-	$(VENV)/bin/python -m pip install --quiet --constraint constraints.txt --editable ".[test]"
-	touch $@
+	@$(VENV)/bin/python -m pip install -qq --constraint constraints.txt --editable ".[test]"
+	@touch $@
 
 clean:
 	rm -rf $(VENV)
