@@ -14,7 +14,8 @@ from numpy.typing import NDArray
 from safetensors.torch import load_file, save_file
 
 from qcnode.artifacts import Artifact, Plane
-from qcnode.ensemble.calibration import probabilities
+from qcnode.ensemble import networks
+from qcnode.ensemble.calibration import Calibration, probabilities
 from qcnode.ensemble.model import Member
 from qcnode.ensemble.runtime import Ensemble
 from qcnode.ensemble.weights import read_manifest, shipped_folder
@@ -30,7 +31,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for number, artifact in enumerate(Artifact):
         torch.manual_seed(number)
         save_file(Member("compact-resnet", 2).state_dict(), runs / f"{artifact}.safetensors")
-        record = {"artifact": artifact, "encoder": "compact-resnet", "width": 2, "temperature": 1.5}
+        record = {"artifact": artifact, "encoder": "compact-resnet", "width": 2}
         (runs / f"{artifact}.json").write_text(json.dumps(record | {"training": {}, "commit": "0" * 40}))
     created = datetime(2026, 1, 1, tzinfo=UTC)
     write_weights(runs, out, name="chance", severity_definition="none", contrasts=["T2w"], created=created)
@@ -82,7 +83,9 @@ def test_the_ensemble_grades_as_its_members_do(folder: Path) -> None:
     with torch.no_grad():
         logits = member(torch.from_numpy(image(3))[None, None]).severity[0].numpy()
     grade = Ensemble.load(folder, device="cpu").grade(image(3))[entry.artifact]
-    assert grade.probabilities == pytest.approx(tuple(probabilities(logits, entry.temperature)), abs=1e-4)
+    assert grade.probabilities == pytest.approx(
+        tuple(probabilities(logits, Calibration(entry.temperature, entry.bias))), abs=1e-4
+    )
 
 
 def test_a_volume_of_another_size_is_a_programming_error(folder: Path) -> None:
@@ -137,12 +140,13 @@ def test_a_device_that_is_not_there_is_named(folder: Path) -> None:
 
 
 @pytest.mark.parametrize("temperature", [0.3, 1.0, 4.0])
-def test_the_temperature_changes_how_sure_never_which(temperature: float) -> None:
+def test_a_temperature_changes_how_sure_and_a_bias_which(temperature: float) -> None:
     logits = np.random.default_rng(0).normal(size=(50, 3)) * 5
-    found = probabilities(logits, temperature)
+    found = probabilities(logits, Calibration(temperature))
     np.testing.assert_allclose(found.sum(axis=1), 1)
     np.testing.assert_array_equal(found.argmax(axis=1), logits.argmax(axis=1))
-    np.testing.assert_allclose(probabilities(logits + 1000, temperature), found, atol=1e-9)
+    np.testing.assert_allclose(probabilities(logits + 1000, Calibration(temperature)), found, atol=1e-9)
+    assert (probabilities(logits, Calibration(temperature, (99.0, 0.0, 0.0))).argmax(axis=1) == 0).all()
 
 
 def test_the_shipped_weights_beat_the_commonest_severity_for_every_artifact() -> None:
@@ -151,3 +155,22 @@ def test_the_shipped_weights_beat_the_commonest_severity_for_every_artifact() ->
         assert entry.figures is not None
         assert entry.figures.macro_f1.low > entry.figures.majority_macro_f1, entry.artifact
     assert Ensemble.load(threads=1).id == manifest.id
+
+
+def test_line_profiles_do_not_care_along_which_axis_the_line_runs() -> None:
+    torch.manual_seed(0)
+    encoder, channels = networks.encoder("line-profiles", 4)
+    encoder.eval()
+    image = torch.rand(2, 1, 6, 20, 20)
+    with torch.no_grad():
+        features, turned = encoder(image), encoder(image.transpose(3, 4))
+    assert features.shape == (2, channels)
+    torch.testing.assert_close(features, turned)
+
+
+def test_a_line_of_one_voxel_is_a_peak_in_its_profile() -> None:
+    image = 0.1 * torch.rand(1, 6, 20, 20)
+    image[:, :, :, 7] += 1
+    along_rows, along_columns = networks._profiles(image)
+    assert along_rows[0, 0, :, :, 0].argmax(1).tolist() == [7] * 6
+    assert along_columns[0, 0].std() < 0.1 * along_rows[0, 0].std()

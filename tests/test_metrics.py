@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from sklearn.metrics import balanced_accuracy_score, cohen_kappa_score, f1_score, recall_score
 
-from qcnode.ensemble.calibration import probabilities
+from qcnode.ensemble.calibration import Calibration, probabilities
 from train import metrics
-from train.calibrate import fitted_temperature
+from train.calibrate import fitted_calibration
 
 GENERATOR = np.random.default_rng(0)
 TRUTH = GENERATOR.integers(0, 3, 200)
@@ -66,7 +66,10 @@ def test_confidence_that_is_always_right_is_calibrated_and_certainty_that_fails_
     assert metrics.calibration_error(np.eye(3)[(truth + 1) % 3], truth) == 1
 
 
-def test_the_fitted_temperature_recovers_what_overconfidence_multiplied() -> None:
-    logits = GENERATOR.normal(size=(4000, 3)) * 2
-    truth = np.array([GENERATOR.choice(3, p=p) for p in probabilities(logits, 1.0)])
-    assert fitted_temperature(logits * 3, truth) == pytest.approx(3, rel=0.1)
+def test_the_fitted_calibration_recovers_overconfidence_and_the_true_frequencies() -> None:
+    logits = GENERATOR.normal(size=(8000, 3)) * 2
+    true = Calibration(1.0, (0.0, -1.0, -2.0))
+    truth = np.array([GENERATOR.choice(3, p=p) for p in probabilities(logits, true)])
+    fitted = fitted_calibration(logits * 3, truth)
+    assert fitted.temperature == pytest.approx(3, rel=0.1)
+    assert fitted.bias == pytest.approx(true.bias, abs=0.2)

@@ -84,14 +84,16 @@ def fit(
     logging.info("fit_started training_scans=%d subjects=%s", len(training.scans), parts)
     artifacts = artifact or list(Artifact)
     shared = None
-    earlier = start / SHARED if start else None
+    earlier = start / SHARED if start and (start / SHARED).is_file() else None
     if settings.shared_epochs:
         shared = fit_shared(settings, artifacts, training, validation, out, earlier)
     elif earlier is not None:
         shared = Shared(settings.encoder, settings.width)
         shared.load_state_dict(load_file(earlier))
     for one in artifacts:
-        fit_member(settings, one, shared, training, validation, out)
+        its = settings.of(one)
+        fits = (its.encoder, its.width) == (settings.encoder, settings.width)
+        fit_member(its, one, shared if fits else None, training, validation, out)
 
 
 @app.command()
@@ -121,9 +123,10 @@ def export(
     contrast: Annotated[list[str] | None, typer.Option(help="Contrasts measured; default T2w.")] = None,
     cache: Cache = None,
 ) -> None:
-    """Write a weights folder, measured on the run's test subjects."""
+    """Write a weights folder, calibrated on the run's validation subjects and measured on its test subjects."""
     from qcnode.ensemble.runtime import Ensemble
-    from train.export import add_figures, evaluated, figures_table, write_weights
+    from train.export import add_figures, calibrated, evaluated, figures_table, write_weights
+    from train.split import VALIDATION
 
     manifest = write_weights(
         runs,
@@ -133,6 +136,8 @@ def export(
         contrasts=contrast or ["T2w"],
         created=datetime.now(UTC).replace(microsecond=0),
     )
+    validation = _inputs(data, cache, _read_split(runs), [VALIDATION])
+    manifest = calibrated(manifest, Ensemble.load(out), validation, out)
     figures = evaluated(Ensemble.load(out), _test_inputs(data, cache, runs))
     add_figures(manifest, figures, out)
     typer.echo(figures_table(figures))

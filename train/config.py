@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tomllib
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -23,14 +23,20 @@ class FitConfig(BaseModel):
     shared_epochs: int = Field(0, ge=0)  # of one encoder on all seven artifacts, from which every member then starts
     shared_learning_rate: float = 1e-3
     epochs: int = Field(20, ge=0)  # of each member
-    epochs_of: dict[Artifact, int] = {}  # where an artifact needs more or fewer
     learning_rate: float = 1e-3  # cosine annealing takes it to zero
     weight_decay: float = 1e-4
     batching: Literal["rotating", "standard"] = "rotating"
     blocks: int = Field(2, gt=0)  # rotating blocks of four in one batch; a standard batch has as many scans
     reweight: bool = True
     bf16: bool = True  # autocast; the shipped figures are measured in float32
+    redraw: float = Field(0.0, ge=0, le=1)  # share of scans on which the artifact is drawn anew, where that can be
     intensity_jitter: float = 0.05  # standard deviation of the log of a scan's intensity scale
+    gamma_jitter: float = 0.2  # of the log of its exponent, where no trained artifact is a matter of intensity
+    members: dict[Artifact, dict[str, Any]] = {}  # what is different for the member of an artifact
+
+    def of(self, artifact: Artifact) -> FitConfig:
+        """The configuration of one artifact's member."""
+        return FitConfig.model_validate(self.model_dump(exclude={"members"}) | self.members.get(artifact, {}))
 
 
 def read_config(path: Path | None, **overrides: object) -> FitConfig:

@@ -17,6 +17,7 @@ from qcnode.ensemble.weights import MANIFEST, Figures, Manifest, Measured, Membe
 from qcnode.errors import ConfigError
 from qcnode.imaging.preprocess import INPUT_SHAPE, PREPROCESSING
 from train import metrics
+from train.calibrate import fitted_calibration
 from train.dataset import Inputs
 from train.progress import progress
 
@@ -24,7 +25,7 @@ from train.progress import progress
 def write_weights(
     runs: Path, out: Path, *, name: str, severity_definition: str, contrasts: Sequence[str], created: datetime
 ) -> Manifest:
-    """The run's seven members in half precision, and a manifest that does not know their figures yet."""
+    """The run's seven members in half precision, and a manifest that knows neither calibration nor figures yet."""
     out.mkdir(parents=True, exist_ok=True)
     entries = []
     for artifact in Artifact:
@@ -55,6 +56,19 @@ def write_weights(
     )
     _save(manifest, out)
     return manifest
+
+
+def calibrated(manifest: Manifest, ensemble: Ensemble, validation: Inputs, out: Path) -> Manifest:
+    """The manifest with the calibration that suits these files on the validation subjects, written in place."""
+    said = [ensemble.logits(np.asarray(image, np.float32)) for image in progress(validation.images, "calibrate")]
+    members = []
+    for entry in manifest.members:
+        truth = validation.labels[:, list(Artifact).index(entry.artifact)]
+        fitted = fitted_calibration(np.array([logits[entry.artifact] for logits in said]), truth)
+        members.append(entry.model_copy(update=fitted._asdict()))
+    complete = manifest.model_copy(update={"members": tuple(members)})
+    _save(complete, out)
+    return complete
 
 
 def evaluated(ensemble: Ensemble, data: Inputs) -> dict[Artifact, Figures]:

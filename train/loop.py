@@ -6,7 +6,7 @@ import json
 import logging
 import subprocess
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence, Set
 from pathlib import Path
 
 import numpy as np
@@ -17,16 +17,19 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from qcnode.artifacts import Artifact, Plane, Severity
+from qcnode.ensemble.calibration import probabilities
 from qcnode.ensemble.model import Member, channels_last
 from qcnode.ensemble.networks import encoder as built_encoder
 from qcnode.errors import ConfigError
 from train.batching import Batch, rotating_batches, standard_batches
-from train.calibrate import fitted_temperature
+from train.calibrate import fitted_calibration
 from train.config import FitConfig
 from train.dataset import Inputs
 from train.metrics import macro_f1
 from train.progress import progress
+from train.redraw import REDRAWN, redrawn
 from train.reweight import reweighted_loss
+from train.variation import varied
 
 log = logging.getLogger(__name__)
 SHARED = "shared.safetensors"
@@ -85,7 +88,9 @@ def fit_shared(
     for epoch, batches in enumerate(epochs):
         started, losses = time.monotonic(), []
         model.train()
-        for images, labels, planes in _batches(training, batches, config, generator, f"shared {epoch + 1}"):
+        for images, labels, planes in _batches(
+            training, batches, frozenset(artifacts), config, generator, f"shared {epoch + 1}"
+        ):
             with _autocast(config):
                 severity, plane = model(images)
             labels = labels[:, chosen]
@@ -106,9 +111,10 @@ def fit_shared(
 def fit_member(
     config: FitConfig, artifact: Artifact, shared: Shared | None, training: Inputs, validation: Inputs, out: Path
 ) -> None:
-    """Train one artifact's member; keep its best epoch: the highest macro F1 on validation subjects, ties to the later.
+    """Train one artifact's member; keep its best epoch: the highest calibrated macro F1 on validation subjects.
 
-    The epoch before the first step counts as one, so that a member is never worse than the shared encoder it began as.
+    Ties go to the later epoch. The one before the first step counts, so that a member is never worse than what it began
+    as.
     Writes <artifact>.safetensors and beside it <artifact>.json, which says all that the manifest will.
     """
     index = list(Artifact).index(artifact)
@@ -117,7 +123,7 @@ def fit_member(
     member = shared.member(artifact, config.encoder, config.width) if shared else Member(config.encoder, config.width)
     member = channels_last(member.to(_device()))
     target = training.labels[:, index]
-    count, size = config.epochs_of.get(artifact, config.epochs), 4 * config.blocks
+    count, size = config.epochs, 4 * config.blocks
     if config.batching == "rotating":
         try:
             epochs = [rotating_batches(target, epoch, config.blocks, generator) for epoch in range(count)]
@@ -130,7 +136,9 @@ def fit_member(
     for epoch, batches in enumerate([[], *epochs]):
         started, losses = time.monotonic(), []
         member.train()
-        for images, labels, planes in _batches(training, batches, config, generator, f"{artifact} {epoch}/{count}"):
+        for images, labels, planes in _batches(
+            training, batches, frozenset({artifact}), config, generator, f"{artifact} {epoch}/{count}"
+        ):
             with _autocast(config):
                 output = member(images)
             severity = labels[:, index]
@@ -142,7 +150,7 @@ def fit_member(
             losses.append(_step(loss, optimizer, schedule))
         logits = _logits(member, lambda images: member(images).severity, validation, config)
         truth = validation.labels[:, index]
-        score = macro_f1(truth, logits.argmax(1))
+        score = macro_f1(truth, probabilities(logits, fitted_calibration(logits, truth)).argmax(1))
         seconds, loss_ = time.monotonic() - started, float(np.mean(losses)) if losses else float("nan")
         log.info(
             "epoch_done artifact=%s epoch=%d loss=%.4f macro_f1=%.4f seconds=%.0f",
@@ -159,7 +167,6 @@ def fit_member(
                 "artifact": artifact,
                 "encoder": config.encoder,
                 "width": config.width,
-                "temperature": fitted_temperature(logits, truth),
                 "training": config.model_dump(mode="json")
                 | {"best_epoch": epoch, "validation_macro_f1": score, "training_scans": len(target)},
                 "commit": _commit(),
@@ -168,19 +175,29 @@ def fit_member(
 
 
 def _batches(
-    data: Inputs, batches: Sequence[Batch], config: FitConfig, generator: np.random.Generator, name: str
+    data: Inputs,
+    batches: Sequence[Batch],
+    artifacts: Set[Artifact],
+    config: FitConfig,
+    generator: np.random.Generator,
+    name: str,
 ) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
     """images (batch, 1, slice, row, column), labels (batch, artifact), planes (batch,), with a progress bar."""
     for batch in progress(batches, name):
-        images = np.stack([_varied(data.images[i], config, generator) for i in batch])
-        labels, planes = torch.from_numpy(data.labels[batch]), torch.from_numpy(data.planes[batch])
-        yield _on_device(images), labels.to(_device()), planes.to(_device())
-
-
-def _varied(image: NDArray[np.float16], config: FitConfig, generator: np.random.Generator) -> NDArray[np.float32]:
-    """The image, each axis mirrored half of the time, on a slightly other intensity scale: no severity changes."""
-    mirrored = np.flip(image, tuple(np.flatnonzero(generator.random(3) < 0.5)))
-    return mirrored.astype(np.float32) * np.float32(np.exp(config.intensity_jitter * generator.standard_normal()))
+        labels, planes = data.labels[batch], data.planes[batch]
+        images = []
+        for slot, index in enumerate(batch):
+            image = np.asarray(data.images[index], np.float32)
+            if len(artifacts) == 1 and artifacts <= REDRAWN and generator.random() < config.redraw:
+                (artifact,) = artifacts
+                column = list(Artifact).index(artifact)
+                without = int(generator.choice(np.flatnonzero(data.labels[:, column] == Severity.NONE)))
+                planes[slot] = data.planes[without]
+                image = np.asarray(data.images[without], np.float32)
+                image = redrawn(image, artifact, Severity(int(labels[slot, column])), generator)
+            images.append(varied(image, artifacts, config, generator))
+        device = _device()
+        yield _on_device(np.stack(images)), torch.from_numpy(labels).to(device), torch.from_numpy(planes).to(device)
 
 
 def _logits(

@@ -27,12 +27,13 @@ class Member(nn.Module):
     def __init__(self, encoder: str, width: int) -> None:
         super().__init__()
         self.encoder, channels = built_encoder(encoder, width)
+        self.dropout = nn.Dropout(0.3)
         self.severity = nn.Linear(channels, len(Severity))
         self.plane = nn.Linear(channels, len(Plane))
 
     def forward(self, images: Tensor) -> Output:
         """images: (batch, 1, slice, row, column), made by `network_input`."""
-        features = self.encoder(images).float()
+        features = self.dropout(self.encoder(images).float())
         with torch.autocast(images.device.type, enabled=False):  # bfloat16 would leave a logit three digits
             return Output(features, self.severity(features), self.plane(features))
 

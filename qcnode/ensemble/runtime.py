@@ -12,7 +12,7 @@ from safetensors.torch import load as load_tensors
 from torch import Tensor
 
 from qcnode.artifacts import Artifact, Plane, Severity
-from qcnode.ensemble.calibration import probabilities
+from qcnode.ensemble.calibration import Calibration, probabilities
 from qcnode.ensemble.model import Member, channels_last
 from qcnode.ensemble.weights import Manifest, MemberEntry, read_manifest, shipped_folder, verified_file
 from qcnode.errors import ConfigError
@@ -29,7 +29,7 @@ class Ensemble:
         self.contrasts = manifest.contrasts
         self.device = device
         self._members = members
-        self._temperature = {entry.artifact: entry.temperature for entry in manifest.members}
+        self._calibration = {m.artifact: Calibration(m.temperature, m.bias) for m in manifest.members}
 
     @classmethod
     def load(cls, folder: Path | None = None, device: str = "auto", threads: int | None = None) -> Ensemble:
@@ -47,15 +47,19 @@ class Ensemble:
         return cls(manifest, members, target)
 
     def grade(self, network_input: NDArray[np.float32]) -> dict[Artifact, Grade]:
-        """Each artifact's severity and calibrated probabilities, for one scan of INPUT_SHAPE."""
-        images = self._batch(network_input)
+        """Each artifact's likeliest severity and the probabilities of all three, for one scan of INPUT_SHAPE."""
         grades = {}
-        with torch.inference_mode():
-            for artifact, member in self._members.items():
-                logits = member(images).severity[0].cpu().numpy()
-                none, moderate, severe = (float(p) for p in probabilities(logits, self._temperature[artifact]))
-                grades[artifact] = Grade(Severity(int(np.argmax(logits))), (none, moderate, severe))
+        for artifact, logits in self.logits(network_input).items():
+            none, moderate, severe = (float(p) for p in probabilities(logits, self._calibration[artifact]))
+            named = Severity(int(np.argmax([none, moderate, severe])))
+            grades[artifact] = Grade(named, (none, moderate, severe))
         return grades
+
+    def logits(self, network_input: NDArray[np.float32]) -> dict[Artifact, NDArray[np.float32]]:
+        """What each member's severity head says, (3,), before calibration."""
+        images = self._batch(network_input)
+        with torch.inference_mode():
+            return {a: member(images).severity[0].cpu().numpy() for a, member in self._members.items()}
 
     def plane(self, network_input: NDArray[np.float32]) -> Plane:
         """The plane that most members' second heads name; a check of the preprocessing, not of the scan."""

@@ -1,0 +1,87 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from qcnode.artifacts import Artifact, Severity
+from qcnode.imaging.preprocess import INPUT_SHAPE
+from train.redraw import REDRAWN, redrawn
+from train.severity import BAND_DEPTH, DISPLACEMENT_MM, SHADING_RATIO
+
+
+def an_input() -> np.ndarray:
+    """A head with a textured inside in a field of view that does not fill the input."""
+    z, y, x = np.meshgrid(*[np.linspace(-1, 1, n) for n in INPUT_SHAPE], indexing="ij")
+    radius = np.sqrt(z**2 + (y / 0.8) ** 2 + (x / 0.65) ** 2)
+    image = np.where(radius < 0.9, 1.0 + 0.2 * np.sin(12 * x) * np.cos(9 * y), 0.05)
+    image[:, :6] = image[:, :, -10:] = 0
+    return image.astype(np.float32)
+
+
+IMAGE = an_input()
+HEAD = IMAGE > 0.5
+
+
+@pytest.mark.parametrize("artifact", sorted(REDRAWN))
+@pytest.mark.parametrize("severity", list(Severity))
+def test_the_same_draw_gives_the_same_image_and_leaves_the_input(artifact: Artifact, severity: Severity) -> None:
+    before = IMAGE.copy()
+    first, second = (redrawn(IMAGE, artifact, severity, np.random.default_rng(5)) for _ in range(2))
+    np.testing.assert_array_equal(first, second)
+    np.testing.assert_array_equal(IMAGE, before)
+    assert np.isfinite(first).all()
+
+
+@pytest.mark.parametrize("severity", list(Severity))
+@pytest.mark.parametrize("seed", range(6))
+def test_bands_change_the_head_by_the_severitys_depth(severity: Severity, seed: int) -> None:
+    changed = redrawn(IMAGE, Artifact.BANDING, severity, np.random.default_rng(seed))
+    depth = np.abs(changed[HEAD] / IMAGE[HEAD] - 1).max()
+    assert depth <= BAND_DEPTH[severity].high + 1e-3
+    assert depth >= 0.5 * BAND_DEPTH[severity].low
+
+
+@pytest.mark.parametrize("severity", list(Severity))
+def test_shading_has_the_severitys_ratio(severity: Severity) -> None:
+    changed = redrawn(IMAGE, Artifact.CONTRAST, severity, np.random.default_rng(3))
+    field = changed[HEAD] / IMAGE[HEAD]
+    if severity is Severity.NONE:
+        np.testing.assert_array_equal(changed, IMAGE)
+    else:
+        assert field.max() / field.min() == pytest.approx(np.mean(SHADING_RATIO[severity]), rel=0.35)
+
+
+def test_a_distortion_moves_voxels_as_far_as_its_severity_says() -> None:
+    """Each coordinate, sampled through the distortion, says how far its voxels came."""
+    spacing_mm = (5.0, 1.6, 1.6)
+    for severity in Severity:
+        moved = np.zeros(INPUT_SHAPE)
+        for axis, size in enumerate(INPUT_SHAPE):
+            ramp = np.broadcast_to(
+                np.arange(size, dtype=np.float32).reshape([-1 if a == axis else 1 for a in range(3)]), INPUT_SHAPE
+            )
+            pulled = sampled(ramp + 1000, severity) - 1000
+            moved += ((pulled - ramp) * spacing_mm[axis]) ** 2
+        largest = np.sqrt(moved[HEAD]).max()
+        assert largest <= 1.5 * DISPLACEMENT_MM[severity].high
+        assert largest >= 0.6 * DISPLACEMENT_MM[severity].low
+
+
+def sampled(coordinate: np.ndarray, severity: Severity) -> np.ndarray:
+    """The coordinate image through the distortion that IMAGE's head and this seed draw."""
+    from train import redraw
+
+    generator = np.random.default_rng(11)
+    drawn = redraw.draw(generator, dict.fromkeys(Artifact, Severity.NONE) | {Artifact.DISTORTION: severity})
+    return redraw._distorted(np.asarray(coordinate, np.float32), drawn, HEAD, generator)
+
+
+def test_severity_two_is_stronger_than_one_and_one_than_none() -> None:
+    for artifact in sorted(REDRAWN - {Artifact.DISTORTION}):
+        changes = [
+            np.mean(
+                [np.abs(redrawn(IMAGE, artifact, s, np.random.default_rng(k)) - IMAGE)[HEAD].mean() for k in range(5)]
+            )
+            for s in Severity
+        ]
+        assert changes[0] < changes[1] < changes[2]
