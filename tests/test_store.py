@@ -15,7 +15,6 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from sqlalchemy import create_engine, text
 from sqlalchemy.dialects import postgresql
-from sqlalchemy.exc import IntegrityError
 
 from qcnode.artifacts import Artifact, Plane, Severity
 from qcnode.config import StateFolder
@@ -247,7 +246,7 @@ def test_a_finish_that_breaks_half_way_stores_nothing(store: Store) -> None:
     store.record_instances([received(1)])
     claim = claimed(store)
     before = dump(store)
-    with pytest.raises(IntegrityError):
+    with pytest.raises(PermanentError):
         store.finish(claim, graded(), [report(), report()], [("report", "pacs")], NOW)  # one UID twice
     assert dump(store) == before
     assert store.recover(NOW) == ["1.2.3"]
@@ -366,7 +365,7 @@ def test_retry_leaves_work_alone_and_knows_what_it_does_not_know(store: Store) -
 
 def test_one_delivery_a_document_and_destination(store: Store) -> None:
     store.record_instances([received(1)])
-    with pytest.raises(IntegrityError):
+    with pytest.raises(PermanentError):
         store.finish(claimed(store), graded(), [report()], [("report", "pacs"), ("report", "pacs")], NOW)
 
 
@@ -452,7 +451,7 @@ def test_every_state_change_is_an_event_and_a_line_in_the_log(store: Store, capl
 def test_what_was_rolled_back_is_not_logged(store: Store, caplog: pytest.LogCaptureFixture) -> None:
     store.record_instances([received(1)])
     claim = claimed(store)
-    with caplog.at_level("INFO", "qcnode.ledger"), pytest.raises(IntegrityError):
+    with caplog.at_level("INFO", "qcnode.ledger"), pytest.raises(PermanentError):
         store.finish(claim, graded(), [report(), report()], [], NOW)
     assert caplog.messages == []
 
