@@ -62,6 +62,8 @@ def _options(
         "multipart",
     ):
         logging.getLogger(library).setLevel(logging.ERROR)  # at lower levels some of them print whole data sets
+    if not debug:
+        logging.getLogger("pynetdicom").setLevel(logging.CRITICAL)  # its failures come back as our own sentences
 
 
 @app.command()

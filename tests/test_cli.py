@@ -168,6 +168,17 @@ def test_check_says_what_to_do_about_each_fault(qcnode: Command, tmp_path: Path)
     assert "Traceback" not in plain.err + done.err
 
 
+def test_a_destination_that_is_down_is_said_once(tmp_path: Path) -> None:
+    (tmp_path / "site.toml").write_text(
+        '[[destinations]]\nname = "pacs"\nae_title = "ORTHANC"\nhost = "127.0.0.1"\nport = 1\n'
+    )
+    command = [sys.executable, "-m", "qcnode", "check", "--config", "site.toml"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == 1
+    assert "took no association" in done.stdout
+    assert done.stderr == "", "the library's own words add nothing"
+
+
 def test_score_grades_files_folders_and_nifti(qcnode: Command, tmp_path: Path, head: Volume) -> None:
     generator = np.random.default_rng(1)
     (tmp_path / "one.dcm").write_bytes(to_bytes(swoop_series(head, patient_id="P1", generator=generator)))
