@@ -54,7 +54,7 @@ def scan() -> CleanScan:
     where = np.argwhere(brain)
     centre = (where.min(axis=0) + where.max(axis=0)) / 2
     points = ((where[::29] - centre) * spacing_mm).astype(np.float32)
-    head = Head(torch.from_numpy(channels), spacing_mm, centre, points)
+    head = Head(torch.from_numpy(channels), np.full(3, spacing_mm), centre, points)
     grid = Grid(Plane.AXIAL, (30, 60, 56), (5.0, 3.0, 3.0))
     return CleanScan(head, grid, Pose((1.0, -2.0, 0.5), (1.0, 2.0, -1.0)), 0.4, 0.27)
 

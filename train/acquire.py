@@ -46,11 +46,11 @@ def apply(scan: CleanScan, draw: Draw) -> Simulated:
     mean = float(seen.signal[seen.brain > 0.5].mean())
     seen = replace(seen, signal=seen.signal / np.float32(mean))
     signal = _signal(scan, seen, draw, measured)
+    band = _banding(scan, seen, draw, measured)
     image = _in_motion(scan, seen, signal, draw, pose, measured)
     noise = physics.complex_noise(image.shape, draw.noise_sigma, np.random.default_rng(draw.noise_seed))
     measured["noise_sigma"] = physics.noise_sigma(noise)
     tone = _tone(image.shape, draw, measured)
-    band = _banding(scan, seen, draw, measured)
     finished = np.abs(image + noise + tone) * band
     labels = {artifact: severity.severity_of(artifact, measured) for artifact in Artifact}
     if wrong := [a for a in Artifact if labels[a] != draw.levels[a.value]]:

@@ -19,6 +19,7 @@ WEIGHTING_SHARES = (0.7, 0.2, 0.1)
 _CSF = {"T2w": (0.88, 1.12), "T1w": (0.12, 0.25), "FLAIR": (0.10, 0.22)}
 _GREY = {"T2w": (0.62, 0.74), "T1w": (0.46, 0.56), "FLAIR": (0.74, 0.86)}
 _DIFFERENCE = {"T2w": (0.20, 0.28), "T1w": (-0.30, -0.20), "FLAIR": (0.28, 0.36)}
+_PROPORTION_SPREAD = 0.04  # of the log of a head's width and height relative to its length: people differ
 _INFANT_SHARE = 0.5  # of the small heads: white matter, still without myelin, is the brighter one in T2w
 
 
@@ -26,12 +27,12 @@ _INFANT_SHARE = 0.5  # of the small heads: white matter, still without myelin, i
 class Head:
     """A head with signal, on its source's isotropic RAS grid.
 
-    channels: (4, x, y, z) float32: signal, and the shares of brain, grey and white matter. spacing_mm: after scaling.
-    centre: the brain's centre as an index.
+    channels: (4, x, y, z) float32: signal, and the shares of brain, grey and white matter. spacing_mm: (3,), after
+    scaling. centre: the brain's centre as an index.
     """
 
     channels: Tensor
-    spacing_mm: float
+    spacing_mm: NDArray[np.float64]
     centre: NDArray[np.float64]
     brain_points_mm: NDArray[np.float32]  # (n, 3), a sample of the brain around its centre
 
@@ -60,7 +61,8 @@ def head(anatomy: Anatomy, weighting: str, length_mm: float, generator: np.rando
     channels = np.stack([signal, anatomy.brain, anatomy.tissue == 2, anatomy.tissue == 3]).astype(np.float32)
     centre = (brain_where.min(axis=0) + brain_where.max(axis=0)) / 2.0
     points = brain_where[generator.integers(len(brain_where), size=4000)] - centre
-    spacing_mm = anatomy.spacing_mm * scale
+    width, height = np.exp(_PROPORTION_SPREAD * generator.standard_normal(2))
+    spacing_mm = anatomy.spacing_mm * scale * np.array([width, 1.0, height])
     return Head(torch.from_numpy(channels), spacing_mm, centre, (points * spacing_mm).astype(np.float32))
 
 

@@ -109,7 +109,7 @@ def render(scan: CleanScan, pose: Pose, displacement: Displacement | None = None
     to_scanner = DIRECTIONS[grid.plane] * fine_mm
     # scanner point p → head index: R^T (p - offset) / spacing + centre, then to grid_sample's [-1, 1], z first
     size = np.array(scan.head.channels.shape[1:])
-    to_unit = (2 / (size - 1))[:, None] * pose.rotation.T / scan.head.spacing_mm
+    to_unit = (2 / (size - 1))[:, None] * pose.rotation.T / scan.head.spacing_mm[:, None]
     centre = 2 * scan.head.centre / (size - 1) - 1 - to_unit @ np.array(pose.offset_mm)
     matrix = (to_unit @ to_scanner)[::-1]
     steps = [torch.arange(n, dtype=torch.float32) - (n - 1) / 2 for n in fine]
