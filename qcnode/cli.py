@@ -21,7 +21,7 @@ from rich.text import Text
 from qcnode import __version__
 from qcnode.config import load
 from qcnode.console import assessment_panel, console, verdict_line
-from qcnode.errors import ConfigError, QcnodeError
+from qcnode.errors import ConfigError, PermanentError, QcnodeError
 
 if TYPE_CHECKING:
     from qcnode.checks import Finding
@@ -215,17 +215,47 @@ def status(
     out.print(table if shown["series"] else "Nothing has arrived yet.")
     deliveries = ", ".join(f"{count} {state}" for state, count in shown["deliveries"].items()) or "none"
     out.print(f"\nDeliveries: {deliveries}.")
+    for one in shown["dead_letters"]:
+        what = f"{one['count']} × {one['kind']}" if one["count"] > 1 else one["kind"]
+        line = f"Dead: {what} of …{one['series_uid'][-8:]} to {one['destination']}: {one['error']}"
+        out.print(Text(line, style="red"), soft_wrap=True)
+    if shown["dead_letters"]:
+        out.print("When the cause is mended: qcnode retry --dead, or qcnode retry SERIES_UID.")
 
 
 @app.command()
 def retry(
-    series_uid: Annotated[str, typer.Argument(help="The SeriesInstanceUID, as `qcnode status --json` shows it.")],
+    series_uid: Annotated[
+        str | None, typer.Argument(help="The SeriesInstanceUID, as `qcnode status --json` shows it.")
+    ] = None,
+    dead: Annotated[bool, typer.Option("--dead", help="All dead letters instead, whatever their series.")] = False,
     config: ConfigOption = None,
 ) -> None:
-    """Send a failed or excluded series back to be graded, and its dead deliveries on their way again."""
-    from qcnode.status import send_back
+    """Send a failed or excluded series back to be graded, and its dead letters on their way again."""
+    from qcnode.status import revive, send_back
 
-    console().print(send_back(load(config), series_uid), soft_wrap=True)
+    if (series_uid is None) is not dead:
+        raise ConfigError("Name one series to send back, or give --dead for all dead letters.")
+    done = revive(load(config)) if series_uid is None else send_back(load(config), series_uid)
+    console().print(done, soft_wrap=True)
+
+
+@app.command()
+def backup(
+    file: Annotated[Path, typer.Argument(help="The tar file to write; it must not be there yet.")],
+    config: ConfigOption = None,
+) -> None:
+    """Copy the ledger and the documents into one file, consistently, while the node runs."""
+    from qcnode.backup import back_up
+
+    done = back_up(load(config).state, file)
+    console().print(
+        f"Wrote {done.file}: {done.series} series, {done.documents} documents, {done.size / 1e6:.1f} MB. "
+        "To restore it, see docs/operations.md.",
+        soft_wrap=True,
+    )
+    if done.missing:
+        raise PermanentError(f"{len(done.missing)} documents are lost from the state folder; {done.missing[0]} is one.")
 
 
 def main() -> None:

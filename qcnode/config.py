@@ -10,7 +10,7 @@ from ipaddress import IPv4Network, IPv6Network
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from qcnode.artifacts import Artifact
 from qcnode.errors import ConfigError
@@ -35,7 +35,7 @@ def _regular_expression(value: str) -> str:
 
 AETitle = Annotated[str, AfterValidator(_ae_title)]
 Port = Annotated[int, Field(ge=0, le=65535)]
-DocumentKind = Literal["report", "flag", "capture"]
+DocumentKind = Literal["report", "flag", "capture", "images"]
 Pattern = Annotated[str, AfterValidator(_regular_expression)]
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]{1,40}$")]
 
@@ -63,8 +63,28 @@ class Dicom(_Section):
     """How many associations may be open at once."""
     maximum_pdu_bytes: int = Field(default=131072, ge=4096)
     """The largest PDU that we offer to receive."""
+    maximum_instance_mb: int = Field(default=512, ge=1)
+    """A larger instance is refused; all associations together hold twice as much in memory at the most."""
+    minimum_free_mb: int = Field(default=500, ge=0)
+    """With less free disk (or 5 % of a small disk), instances and associations are refused until there is more."""
     network_timeout_seconds: float = Field(default=60.0, gt=0)
     """An association that is silent for this long is closed; what arrived is kept."""
+    plain: bool = True
+    """Listen without TLS on `port`; switch it off where every peer speaks TLS."""
+    tls_port: Port = 2762
+    """The port to listen on with TLS 1.2 or 1.3, where there is a tls_certificate."""
+    tls_certificate: Path | None = None
+    """PEM file of the certificate that we show."""
+    tls_key: Path | None = None
+    """PEM file of its key, without a password; without it, the key is in the certificate's file."""
+    tls_client_ca: Path | None = None
+    """PEM file of authorities; with it, a peer must show a certificate that one of them signed."""
+
+    @model_validator(mode="after")
+    def _tls_is_whole(self) -> Dicom:
+        if self.tls_certificate is None and (self.tls_key or self.tls_client_ca or not self.plain):
+            raise ValueError("tls_key, tls_client_ca and plain = false need tls_certificate")
+        return self
 
 
 class StateFolder(_Section):
@@ -154,7 +174,7 @@ class Assessing(_Section):
 
 
 class Destination(_Section):
-    """An archive or console that receives the documents by C-STORE."""
+    """An archive or console that receives documents, or the images themselves, by C-STORE."""
 
     name: Name
     """What the ledger and the log call it."""
@@ -165,9 +185,29 @@ class Destination(_Section):
     port: Annotated[int, Field(ge=1, le=65535)]
     """Its port."""
     send: tuple[DocumentKind, ...] = ("report", "flag", "capture")
-    """Which documents it gets."""
+    """Which documents it gets; "images" are the received images themselves, unchanged, but none that it sent us."""
     from_ae: tuple[AETitle, ...] = ()
-    """Only documents of series that these AE titles sent us (so a scanner gets back what it sent); empty: of all."""
+    """Only what belongs to series that these AE titles sent us (so a scanner gets back what it sent); empty: all."""
+    verdicts: tuple[Decision, ...] = ()
+    """Only what belongs to series of these verdicts; images then wait for the verdict. Empty: all."""
+    tls: bool = False
+    """Speak TLS 1.2 or 1.3 to it (port 2762 as a rule)."""
+    tls_ca: Path | None = None
+    """PEM file of the authorities that signed its certificate; without it, those that the system trusts."""
+    tls_certificate: Path | None = None
+    """PEM file of the certificate that we show, where it asks for one."""
+    tls_key: Path | None = None
+    """PEM file of that certificate's key, without a password; without it, the key is in the certificate's file."""
+    tls_check_host_name: bool = True
+    """Its certificate must name its host; switch it off only for a device whose certificate cannot be mended."""
+
+    @model_validator(mode="after")
+    def _tls_is_whole(self) -> Destination:
+        if not self.tls and (self.tls_ca or self.tls_certificate or self.tls_key):
+            raise ValueError("tls_ca, tls_certificate and tls_key need tls = true")
+        if self.tls_key and not self.tls_certificate:
+            raise ValueError("tls_key needs tls_certificate")
+        return self
 
 
 class Alert(_Section):

@@ -7,6 +7,7 @@ import logging
 import queue
 import random
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from datetime import UTC, datetime, timedelta
@@ -16,6 +17,7 @@ from apscheduler.executors.pool import ThreadPoolExecutor
 from apscheduler.jobstores.base import JobLookupError
 from apscheduler.schedulers.background import BackgroundScheduler
 
+from qcnode.clock import Jumps, utc_now
 from qcnode.config import Settings, StateFolder
 from qcnode.delivery import outbox
 from qcnode.errors import ConfigError, PermanentError, TransientError
@@ -31,13 +33,10 @@ log = logging.getLogger(__name__)
 
 TICK_SECONDS = 1.0  # how often each kind of work is looked for when no event wakes it earlier
 RETENTION_TICK_SECONDS = 600.0
+RETENTION_JUMP = timedelta(hours=1)  # a clock that is set forward by more makes images old that are not
+RETENTION_REST_SECONDS = 86400.0
 _UNUSUAL = ("aborted", "rejected")  # what becomes of an association that is worth an event
 BATCH = 256  # instances that the recorder writes in one transaction at the most
-
-
-def utc_now() -> datetime:
-    """The time, with its zone; everything inside takes it as an argument."""
-    return datetime.now(UTC)
 
 
 class Node:
@@ -48,6 +47,7 @@ class Node:
         self._arrivals: queue.SimpleQueue[Received | AssociationEvent | None] = queue.SimpleQueue()
         self._running = ExitStack()
         self._ending = threading.Event()
+        self._quiet_clock, self._retention_clock, self._retention_from = Jumps(), Jumps(), 0.0
 
     def start(self) -> None:
         """Recover, then accept associations. Raises ConfigError for weights, a folder or a port not to be had."""
@@ -59,6 +59,7 @@ class Node:
             self.spool = Spool(folder)
             self.spool.clear_temporary()
             self.store.recover(utc_now())
+            self.store.deliveries.bury(self._receivers(), utc_now())
             adopt(self.store, self.spool, utc_now())
             grading = Grading(self.settings.assessing)
             undo.callback(grading.stop)
@@ -72,6 +73,9 @@ class Node:
             recorder = threading.Thread(target=self._record, name="recorder")
             recorder.start()
             undo.callback(recorder.join)
+            watcher = threading.Thread(target=self._watch_clock, name="clock")
+            watcher.start()
+            undo.callback(watcher.join)
             undo.callback(self._arrivals.put, None)
             undo.callback(self._ending.set)
             try:
@@ -94,7 +98,7 @@ class Node:
 
     def _scheduled(self, grading: Grading) -> BackgroundScheduler:
         """One job for each kind of work, and one for each destination, so that a hanging one holds up no other."""
-        senders = outbox.senders(self.settings, self.settings.state.folder)
+        senders = outbox.senders(self.settings, self.settings.state.folder, self._ending.is_set)
         scheduler = BackgroundScheduler(
             timezone=UTC,
             executors={"default": ThreadPoolExecutor(4 + len(senders))},
@@ -112,10 +116,21 @@ class Node:
             every(TICK_SECONDS, f"deliver-{name}", partial(self._deliver, name, sender))
         return scheduler
 
+    def _watch_clock(self) -> None:
+        """Run every job when the clock was moved: a scheduler whose clock was set back by a day waits for a day."""
+        jumps = Jumps()
+        while not self._ending.wait(TICK_SECONDS):
+            if jumps.moved():
+                for job in self._scheduler.get_jobs():
+                    self._wake(job.id)
+
     def _assemble(self) -> None:
+        if moved := self._quiet_clock.moved():
+            self.store.clock_moved(moved, utc_now())
         ready, again = assemble_once(self.store, self.listener.associations.state, self.settings, utc_now())
         if ready:
-            self._wake("assess")
+            for name in ("assess", *self._deliver_jobs):
+                self._wake(name)
         if again is not None and again < utc_now() + timedelta(seconds=TICK_SECONDS):
             self._wake("assemble", again)
 
@@ -126,12 +141,24 @@ class Node:
 
     def _deliver(self, name: str, sender: outbox.Sender) -> None:
         generator = random.Random()
-        while outbox.deliver_once(self.store, name, sender, utc_now(), generator):
+        while not self._ending.is_set() and outbox.deliver_once(self.store, name, sender, utc_now(), generator):
             pass
 
     def _retain(self) -> None:
-        while retain_once(self.store, self.spool, self.settings.state.retention_days, utc_now()):
+        if self._retention_clock.moved() > RETENTION_JUMP:
+            log.warning(
+                "retention_rests why='The clock was set forward; if that was wrong, there is a day to mend it.'"
+            )
+            self._retention_from = time.monotonic() + RETENTION_REST_SECONDS
+        if time.monotonic() < self._retention_from:
+            return
+        days, receivers = self.settings.state.retention_days, self._receivers()
+        while retain_once(self.store, self.spool, days, utc_now(), receivers):
             pass
+
+    def _receivers(self) -> list[str]:
+        """The names of all that something may be due to."""
+        return [*(destination.name for destination in self.settings.destinations), *self.settings.alert_names()]
 
     def _wake(self, name: str, at: datetime | None = None) -> None:
         """Have the job run now instead of at its next tick."""

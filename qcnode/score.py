@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import Any
 
 from pydicom import dcmread
-from pydicom.errors import InvalidDicomError
 
 from qcnode.assess import Grader, assess, assess_volume
 from qcnode.config import Eligibility
 from qcnode.errors import ConfigError, Excluded, NotAssessable
+from qcnode.imaging.stack import UNREADABLE
 from qcnode.verdict import DEFAULT_POLICY, Assessment, Policy, not_assessable
 
 NIFTI = (".nii", ".nii.gz")
@@ -108,6 +108,6 @@ def _scan(path: Path) -> str | Path | None:
         return path.resolve()
     try:
         header = dcmread(path, stop_before_pixels=True, specific_tags=["SeriesInstanceUID"])
-    except (InvalidDicomError, EOFError, ValueError, OSError):
+        return str(header.get("SeriesInstanceUID") or "") or path.resolve()
+    except UNREADABLE:
         return None
-    return str(header.get("SeriesInstanceUID") or "") or path.resolve()

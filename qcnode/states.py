@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
 from enum import StrEnum
 
 
@@ -36,3 +37,7 @@ class DeliveryState(StrEnum):
 
 
 MAX_ATTEMPTS = 3  # of one revision's assessment, before the series is FAILED
+# Before the second attempt and before the third: a full disk or a killed process has some minutes to come right.
+ATTEMPT_PAUSES = (timedelta(seconds=10), timedelta(minutes=5))
+# No pause is longer. What is due further off was put there by a clock that has been set back since: it is due.
+LONGEST_PAUSE = timedelta(minutes=15)

@@ -2,28 +2,44 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import Any
 
+from qcnode.clock import utc_now
 from qcnode.config import Settings
 from qcnode.errors import ConfigError
-from qcnode.ledger.models import Series
+from qcnode.ledger.models import Delivery, Series
 from qcnode.ledger.store import Store
+from qcnode.states import DeliveryState
 
 
 def snapshot(settings: Settings, limit: int) -> dict[str, Any]:
-    """The latest series with their verdicts, the series counted by state, and the deliveries counted by theirs."""
+    """The latest series with their verdicts, how many there are in each state, dead letters, and all counters."""
     with _ledger(settings) as store:
+        counters = store.overview.counters()
+        deliveries: Counter[str] = Counter()
+        for (_, _, state), count in counters.deliveries.items():
+            deliveries[state.value] += count
         return {
             "series": [_series(one) for one in store.overview.recent(limit)],
-            "states": {state.value: count for state, count in store.overview.counts().items() if count},
-            "deliveries": {state.value: count for state, count in store.deliveries.counts().items() if count},
+            "states": {state.value: count for state, count in counters.series.items() if count},
+            "deliveries": {state.value: deliveries[state] for state in DeliveryState if deliveries[state]},
+            "dead_letters": [_dead_letter(one, count) for one, count in store.overview.dead_letters(limit)],
+            "counters": counters.to_json(),
         }
+
+
+def revive(settings: Settings) -> str:
+    """Send every dead letter on its way again; returns how many."""
+    with _ledger(settings) as store:
+        count = store.deliveries.revive(utc_now())
+    if not count:
+        return "There are no dead letters."
+    return f"{count} {'delivery is' if count == 1 else 'deliveries are'} due again; a running node sends them at once."
 
 
 def send_back(settings: Settings, series_uid: str) -> str:
     """Have the series graded again; returns what happened. Raises PermanentError for a series that is not known."""
-    from qcnode.node import utc_now
-
     with _ledger(settings) as store:
         if store.retry(series_uid, utc_now()):
             return f"Series {series_uid} is due again; a running node takes it up within seconds."
@@ -37,6 +53,17 @@ def _ledger(settings: Settings) -> Store:
             f"There is no ledger in {settings.state.folder}; name the configuration with --config, or start the node."
         )
     return Store.open(settings.state)
+
+
+def _dead_letter(one: Delivery, count: int) -> dict[str, Any]:
+    return {
+        "destination": one.destination,
+        "kind": one.kind,
+        "series_uid": one.series_uid,
+        "count": count,
+        "attempts": one.attempts,
+        "error": one.error,
+    }
 
 
 def _series(one: Series) -> dict[str, Any]:

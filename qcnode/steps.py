@@ -6,7 +6,7 @@ None of them starts a thread or sleeps; the node's scheduler calls them, and so 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import BrokenExecutor
 from datetime import datetime
 from pathlib import Path
@@ -38,6 +38,9 @@ def adopt(store: Store, spool: Spool, now: datetime) -> int:
     for series_uid, sop_instance_uid in spool.scan():
         if (series_uid, sop_instance_uid) in known:
             continue
+        if spool.drop_torn(series_uid, sop_instance_uid):
+            log.warning("torn_file_dropped series=%s sop=%s", series_uid, sop_instance_uid)
+            continue
         try:
             facts = read_facts(spool.read(series_uid, sop_instance_uid))
             receipt = spool.receipt(series_uid, sop_instance_uid)
@@ -58,7 +61,7 @@ def entry(arrived: listener.Received) -> Received:
 def assemble_once(
     store: Store, association: Callable[[str], AssociationState], settings: Settings, now: datetime
 ) -> tuple[int, datetime | None]:
-    """Mark each series ready that is complete by now.
+    """Mark each series ready that is complete by now, and have its images forwarded where they are asked for.
 
     Returns how many became ready, and when to look again: the earliest time at which one that waits will be complete.
     """
@@ -73,7 +76,8 @@ def assemble_once(
             settings=settings.completeness,
         )
         if isinstance(found, Complete):
-            ready += store.mark_ready(series.series_uid, series.revision, found.why, now)
+            forwarded = outbox.forwardings(settings.destinations)
+            ready += store.mark_ready(series.series_uid, series.revision, found.why, now, forwarded)
         else:
             again.append(found.until)
     return ready, min(again, default=None)
@@ -142,12 +146,18 @@ def finish(store: Store, folder: Path, claim: Claim, outcome: Outcome, settings:
         if any(kind == "alert" for kind, _ in due):
             title, body = notify.message(claim.series_uid, assessment.verdict, assessment.plane, now)
             documents.append(NewDocument("alert", title=title, body=body))
-    return store.finish(claim, assessment, documents, due, now)
+    forwarded = outbox.forwardings(settings.destinations, assessment.verdict.decision)
+    return store.finish(claim, assessment, documents, due, now, forwarded)
 
 
-def retain_once(store: Store, spool: Spool, retention_days: float, now: datetime) -> int:
-    """Let go of the spooled images of one finished, delivered series whose time is over; returns how many instances."""
-    for series_uid, sop_instance_uids in store.retainable(now, retention_days):
+def retain_once(
+    store: Store, spool: Spool, retention_days: float, now: datetime, destinations: Sequence[str] = ()
+) -> int:
+    """Let go of the spooled images of one finished, delivered series whose time is over; returns how many instances.
+
+    `destinations` are those that the configuration names: images that one of them did not take wait for a person.
+    """
+    for series_uid, sop_instance_uids in store.retainable(now, retention_days, destinations):
         if store.mark_removed(series_uid, sop_instance_uids, now):
             spool.remove(series_uid, sop_instance_uids)
             return len(sop_instance_uids)

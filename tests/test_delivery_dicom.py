@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import socket
+import threading
 from io import BytesIO
 from pathlib import Path
 
@@ -16,7 +18,7 @@ from pydicom.uid import (
 from pynetdicom import evt
 
 from qcnode.config import Destination
-from qcnode.delivery import dicom
+from qcnode.delivery import dicom, requestor
 from qcnode.delivery.outcome import Answer
 from qcnode.errors import TransientError
 
@@ -113,7 +115,61 @@ def test_after_an_abort_the_rest_is_untried() -> None:
 
     with peer(on_store) as port:
         outcomes = dicom.send([document(n) for n in (1, 2, 3)], destination(port), "QCNODE")
-    assert answers(outcomes) == [Answer.ACCEPTED, Answer.UNREACHABLE, Answer.UNTRIED]
+    assert answers(outcomes) == [Answer.ACCEPTED, Answer.BROKEN, Answer.UNTRIED]
+
+
+def test_a_peer_that_takes_the_association_and_nothing_else_is_unreachable_for_all() -> None:
+    """One attempt for all of them, not one for each."""
+
+    def on_store(event: evt.Event) -> int:
+        event.assoc.abort()
+        return 0x0000
+
+    with peer(on_store) as port:
+        outcomes = dicom.send([document(n) for n in (1, 2, 3)], destination(port), "QCNODE")
+    assert answers(outcomes) == [Answer.BROKEN, Answer.UNREACHABLE, Answer.UNREACHABLE]
+
+
+def test_enough_leaves_the_rest_untried() -> None:
+    got: list[str] = []
+
+    def on_store(event: evt.Event) -> int:
+        got.append(event.request.AffectedSOPInstanceUID)
+        return 0x0000
+
+    with peer(on_store) as port:
+        documents = [document(n) for n in (1, 2, 3)]
+        outcomes = dicom.send(documents, destination(port), "QCNODE", lambda: len(got) == 2)
+        at_once = dicom.send(documents, destination(port), "QCNODE", lambda: True)
+    assert answers(outcomes) == [Answer.ACCEPTED, Answer.ACCEPTED, Answer.UNTRIED]
+    assert answers(at_once) == [Answer.ACCEPTED, Answer.UNTRIED, Answer.UNTRIED], "each turn makes headway"
+
+
+def test_the_association_s_own_thread_stands_still_while_ours_sends() -> None:
+    """Else it takes the peer's answer away, and an object that was accepted is sent again."""
+
+    class Reactor(threading.Thread):
+        rounds, ended = 0, False
+
+        def run(self) -> None:
+            while not self.ended:
+                checkpoint.wait()
+                self.rounds += 1
+
+    reactor = Reactor()
+    checkpoint = requestor._Checkpoint(reactor)
+    reactor.start()
+    for _ in range(300):
+        checkpoint.clear()
+        before = reactor.rounds
+        os.sched_yield()
+        assert reactor.rounds == before
+        checkpoint.set()
+    reactor.ended = True
+    checkpoint.set()
+    reactor.join(10)
+    assert not reactor.is_alive()
+    checkpoint.clear()  # with nobody to wait for, it returns
 
 
 def test_a_silent_peer_is_unreachable(monkeypatch: pytest.MonkeyPatch) -> None:

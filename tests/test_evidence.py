@@ -146,3 +146,11 @@ def test_without_the_scanner_s_zone_time_is_local() -> None:
 def test_series_numbers_keep_clear_of_the_scanner_s() -> None:
     source = read(*as_bytes(swoop(series_number=10)))
     assert source.placement("report", 91)["series_number"] == 1091
+
+
+def test_a_header_that_is_nested_without_end_is_left_out() -> None:
+    [good, *_] = as_bytes(classic(2)[0])
+    start = 144 + int.from_bytes(good[140:144], "little")
+    nest = b"\x08\x00\x15\x11SQ\0\0\xff\xff\xff\xff\xfe\xff\x00\xe0\xff\xff\xff\xff" * 5000
+    with pytest.raises(PermanentError, match="readable header"):
+        read(good[:start] + nest + good[start:])

@@ -62,6 +62,7 @@ class Running:
     spool: Spool
     received: list[Received] = field(default_factory=list)
     events: list[AssociationEvent] = field(default_factory=list)
+    connections: list[socket.socket] = field(default_factory=list)  # of our own associations
 
     def kinds(self) -> list[str]:
         return [event.kind for event in self.events]
@@ -87,6 +88,8 @@ def start(tmp_path: Path) -> Iterator[Start]:
     yield start
     for each in running:
         each.listener.stop(0.0)
+        for connection in each.connections:  # pynetdicom leaves one open that its peer has reset
+            connection.close()
 
 
 def until(holds: Callable[[], bool], seconds: float = 10.0) -> None:
@@ -110,7 +113,10 @@ def associate(
     ae = AE(ae_title=ae_title)
     for uid, syntaxes in contexts or ((MRImageStorage, [ExplicitVRLittleEndian]),):
         ae.add_requested_context(uid, syntaxes)
-    return ae.associate("127.0.0.1", node.listener.port, **options)
+    association = ae.associate("127.0.0.1", node.listener.port, **options)
+    if association.dul.socket is not None and association.dul.socket.socket is not None:
+        node.connections.append(association.dul.socket.socket)
+    return association
 
 
 def sendable(ds: Dataset, transfer_syntax: str = ExplicitVRLittleEndian) -> Dataset:
@@ -338,6 +344,7 @@ def _store_raw(association: Association, sop_class: str, sop_instance_uid: str, 
     request.DataSet = BytesIO(data)
     context = association.accepted_contexts[0].context_id
     association._reactor_checkpoint.clear()
+    time.sleep(0.02)  # its reactor may be just past the checkpoint, and would take the answer for a request
     until(lambda: association._is_paused)
     association.dimse.send_msg(request, context)
     _, answer = association.dimse.get_msg(block=True)

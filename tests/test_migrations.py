@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from datetime import UTC, datetime
 from io import StringIO
 from pathlib import Path
 
@@ -19,6 +20,7 @@ from qcnode.errors import ConfigError
 from qcnode.ledger import migrations
 from qcnode.ledger.database import connect
 from qcnode.ledger.models import Row
+from qcnode.ledger.store import Store
 
 
 @pytest.fixture
@@ -52,6 +54,34 @@ def test_upgrading_twice_is_upgrading_once(url: str) -> None:
     with engine.connect() as connection:
         assert MigrationContext.configure(connection).get_current_heads() == (scripts().get_current_head(),)
     engine.dispose()
+
+
+def test_deliveries_of_the_first_version_keep_their_way(url: str) -> None:
+    """What was due stays due: a delivery learns its series and its kind from its document."""
+    plain = create_engine(url)
+    with plain.begin() as connection:
+        config = Config()
+        config.set_main_option("script_location", str(Path(migrations.__file__).parent))
+        config.attributes["connection"] = connection
+        command.upgrade(config, "0001")
+        at = "2025-03-01 09:00:00.000000"
+        for row in (
+            f"series VALUES ('1.2.3', '1.2', 'assessed', '{at}', 1, 1, NULL, 'quiet', 'SWOOP', '{at}', '{at}')",
+            f"assessment VALUES (1, '1.2.3', 1, 'accept', '[]', NULL, 'e', '{{}}', '{at}', NULL)",
+            "document VALUES (1, 1, 'report', '1.2.840', '2.25.1', 'documents/2.25.1.dcm', NULL, NULL)",
+            "document VALUES (2, 1, 'alert', NULL, NULL, NULL, 'Repeat', 'Motion')",
+            f"delivery VALUES (1, 1, 'pacs', 'pending', 3, 1, '{at}', NULL, 'refused')",
+            f"delivery VALUES (2, 2, 'alert-1', 'dead', 8, 8, '{at}', NULL, 'refused')",
+        ):
+            connection.execute(text(f"INSERT INTO {row}"))
+    plain.dispose()
+    with Store(url) as store:
+        now = datetime(2025, 3, 1, 10, tzinfo=UTC)
+        (due,) = store.deliveries.due("pacs", now)
+        assert (due.series_uid, due.kind, due.path, due.attempts) == ("1.2.3", "report", "documents/2.25.1.dcm", 3)
+        assert store.deliveries.revive(now, "1.2.3") == 1
+        (alert,) = store.deliveries.due("alert-1", now)
+        assert (alert.kind, alert.title) == ("alert", "Repeat")
 
 
 def test_the_versions_are_one_line() -> None:

@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from qcnode.config import Alert, Destination, Settings, StateFolder
 from qcnode.delivery import outbox
 from qcnode.delivery.outcome import ACCEPTED, UNTRIED, Answer, Outcome
+from qcnode.errors import TransientError
 from qcnode.ledger.records import DueDelivery, NewDocument, Received
 from qcnode.ledger.store import Store
 from qcnode.states import DeliveryState
@@ -23,6 +24,7 @@ from qcnode.verdict import Assessment, Decision, Verdict
 
 NOW = datetime(2025, 3, 1, 9, 0, tzinfo=UTC)
 DOWN = Outcome(Answer.UNREACHABLE, "Nobody there.")
+BROKEN = Outcome(Answer.BROKEN, "The peer ended the association.")
 REFUSED = Outcome(Answer.REFUSED, "Refused (0xC000).")
 # Apprise imports a module on its way that Python 3.11 calls deprecated.
 pytestmark = pytest.mark.filterwarnings("ignore:'imghdr' is deprecated:DeprecationWarning")
@@ -207,15 +209,78 @@ def test_a_destination_that_never_comes_back_ends_dead(
 
 
 def test_a_document_that_breaks_the_association_steps_aside(store: Store, chance: random.Random) -> None:
-    """The one on its way is put off; those behind it keep their turn, and go in the next."""
+    """The one on its way is put off, and keeps its pause; those behind it keep their turn, and go in the next."""
     poison, healthy = assessed(store, 1, [("report", "pacs")]), assessed(store, 2, [("report", "pacs")])
-    assert outbox.deliver_once(store, "pacs", lambda due: [DOWN, UNTRIED], NOW, chance) == 2
+    assert outbox.deliver_once(store, "pacs", lambda due: [BROKEN, UNTRIED], NOW, chance) == 2
     peer = Peer()
     assert [d.series_uid for d in store.deliveries.due("pacs", NOW)] == [healthy]
     outbox.deliver_once(store, "pacs", peer, NOW, chance)
     assert peer.got == [healthy]
-    outbox.deliver_once(store, "pacs", peer, NOW, chance)
+    assert outbox.deliver_once(store, "pacs", peer, NOW, chance) == 0
+    outbox.deliver_once(store, "pacs", peer, store.deliveries.next_due() or NOW, chance)
     assert peer.got == [healthy, poison]
+
+
+def test_breaking_associations_is_no_refusal(store: Store, chance: random.Random) -> None:
+    assessed(store, 1, [("report", "pacs")])
+    for _ in range(2 * outbox.MAX_REFUSALS):
+        outbox.deliver_once(store, "pacs", lambda due: [BROKEN], store.deliveries.next_due() or NOW, chance)
+    assert store.deliveries.counts()[DeliveryState.PENDING] == 1
+
+
+def test_a_destination_that_is_down_is_asked_once_for_all_that_waits(
+    store: Store, chance: random.Random, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not once for each document: many that wait would keep a dead address busy."""
+    monkeypatch.setattr(outbox, "BATCH", 3)
+    many = [assessed(store, n, [("report", "pacs")]) for n in range(10)]
+    peer, now, turns = Peer(), NOW, 0
+    peer.default = DOWN
+    while now < NOW + timedelta(hours=1):
+        turns += outbox.deliver_once(store, "pacs", peer, now, chance) > 0
+        now = max(now, store.deliveries.next_due() or now)
+    assert turns < 16
+    peer.default = ACCEPTED
+    while outbox.deliver_once(store, "pacs", peer, now, chance):
+        pass
+    assert sorted(peer.got) == sorted(many)
+
+
+def test_what_was_accepted_is_not_sent_again_when_the_ledger_is_held_for_a_while(
+    store: Store, chance: random.Random, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    uid, peer = assessed(store, 1, [("report", "pacs")]), Peer()
+    settle, held = store.deliveries.settle, iter([True, True, False])
+
+    def sometimes(*arguments: object) -> None:
+        if next(held):
+            raise TransientError("The ledger is locked.")
+        settle(*arguments)
+
+    monkeypatch.setattr(store.deliveries, "settle", sometimes)
+    outbox.deliver_once(store, "pacs", peer, NOW, chance)
+    assert outbox.deliver_once(store, "pacs", peer, NOW, chance) == 0
+    assert peer.got == [uid]
+    assert store.deliveries.counts()[DeliveryState.SENT] == 1
+
+
+def test_a_clock_that_is_set_back_makes_nothing_wait(store: Store, chance: random.Random) -> None:
+    peer = Peer(s1=DOWN)
+    uid = assessed(store, 1, [("report", "pacs")])
+    outbox.deliver_once(store, "pacs", peer, NOW, chance)
+    assert store.deliveries.due("pacs", NOW) == []
+    peer.answers.clear()
+    outbox.deliver_once(store, "pacs", peer, NOW - timedelta(days=1), chance)
+    assert peer.got == [uid]
+
+
+def test_a_clock_that_is_set_forward_kills_nothing(store: Store, chance: random.Random) -> None:
+    peer = Peer(s1=DOWN)
+    assessed(store, 1, [("report", "pacs")])
+    for years in range(5):
+        outbox.deliver_once(store, "pacs", peer, NOW + timedelta(days=365 * years), chance)
+    assert peer.asked == 5
+    assert store.deliveries.counts()[DeliveryState.PENDING] == 1
 
 
 def test_a_refused_neighbour_changes_nothing_for_the_others(store: Store, chance: random.Random) -> None:

@@ -10,6 +10,8 @@ import nibabel as nib
 import numpy as np
 import pytest
 from dicom_instances import files, stack
+from pydicom import dcmread
+from pydicom.uid import DeflatedExplicitVRLittleEndian
 from test_assess import StandIn
 
 from qcnode.artifacts import Artifact, Plane, Severity
@@ -161,3 +163,15 @@ def test_the_entry_of_what_was_not_graded_has_the_same_keys(dicom: Path, tmp_pat
     entry = result(broken, grade(Scan(broken, (broken,)), StandIn()))
     assert list(entry) == list(graded)
     assert (entry["artifacts"], entry["verdict"]) == ({}, not_assessable("").decision)
+
+
+def test_a_deflated_file_that_is_cut_short_is_passed_over(dicom: Path) -> None:
+    dataset = dcmread(dicom)
+    dataset.file_meta.TransferSyntaxUID = DeflatedExplicitVRLittleEndian
+    damaged = dicom.parent / "damaged"
+    damaged.mkdir()
+    dataset.save_as(damaged / "whole.dcm")
+    data = (damaged / "whole.dcm").read_bytes()
+    (damaged / "cut.dcm").write_bytes(data[: len(data) // 2])
+    [scan] = find_scans([damaged])
+    assert scan.files == (damaged / "whole.dcm",)

@@ -15,11 +15,19 @@ import pytest
 from dicom_instances import SERIES, classic_slice, part10
 
 from qcnode.errors import PermanentError
+from qcnode.intake.disk import sealed
 from qcnode.intake.spool import Outcome, Receipt, Spool, write_durably
 
 SOP = f"{SERIES}.1"
-FIRST = part10(classic_slice(1))
-OTHER = part10(classic_slice(1, ImageComments="other bytes"))
+FIRST = b"".join(sealed(part10(classic_slice(1))))
+OTHER = b"".join(sealed(part10(classic_slice(1, ImageComments="other bytes"))))
+
+
+@pytest.fixture(params=[True, False], ids=["one-sync", "folders-too"], autouse=True)
+def one_sync(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> bool:
+    """Whether the file system brings the names to disk with the file: all holds on both kinds."""
+    monkeypatch.setattr("qcnode.intake.spool.syncs_names_with_files", lambda folder: request.param)
+    return bool(request.param)
 
 
 @pytest.fixture
@@ -154,16 +162,22 @@ def crash(monkeypatch: pytest.MonkeyPatch, step: str, call: int, *, after: bool)
     monkeypatch.setattr(Path, "unlink", lambda self, missing_ok=False: None)
 
 
-# put() of a new series: fsync of the file, link, fsync of the series folder, fsync of the spool folder.
-STEPS = [("fsync", 1), ("link", 1), ("fsync", 2), ("fsync", 3)]
+# put() of a new series: link, fsync of the file; where names need it, fsync of the series folder, of the spool folder.
+STEPS = [("link", 1), ("fsync", 1), ("fsync", 2), ("fsync", 3)]
+
+
+def skip_folders(step: str, call: int, one_sync: bool) -> None:
+    if one_sync and step == "fsync" and call > 1:
+        pytest.skip("there is but one sync")
 
 
 @pytest.mark.parametrize("data", [FIRST, OTHER], ids=["stored", "conflict"])
 @pytest.mark.parametrize("after", [False, True], ids=["before", "after"])
 @pytest.mark.parametrize(("step", "call"), STEPS)
 def test_a_crash_at_any_step_leaves_only_what_is_complete(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: str, call: int, after: bool, data: bytes
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: str, call: int, after: bool, data: bytes, one_sync: bool
 ) -> None:
+    skip_folders(step, call, one_sync)
     acknowledged = {}
     if data is OTHER:
         acknowledged[SERIES, SOP] = FIRST
@@ -191,8 +205,9 @@ def test_a_crash_at_any_step_leaves_only_what_is_complete(
 
 @pytest.mark.parametrize(("step", "call"), STEPS)
 def test_a_full_disk_is_not_acknowledged_and_leaves_no_temporary_file(
-    spool: Spool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: str, call: int
+    spool: Spool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: str, call: int, one_sync: bool
 ) -> None:
+    skip_folders(step, call, one_sync)
     real: Callable[..., object] = getattr(os, step)
     calls = iter(range(1, 100))
 
@@ -205,8 +220,8 @@ def test_a_full_disk_is_not_acknowledged_and_leaves_no_temporary_file(
         context.setattr(os, step, full)
         with pytest.raises(OSError, match="No space left"):
             spool.put(FIRST, SERIES, SOP)
-    assert not list((tmp_path / "spool" / "tmp").iterdir())
-    assert spool.put(FIRST, SERIES, SOP).outcome in (Outcome.STORED, Outcome.DUPLICATE)
+    assert tree(tmp_path) == {}, "what may be torn does not keep its name"
+    assert spool.put(FIRST, SERIES, SOP).outcome is Outcome.STORED
     assert spool.read(SERIES, SOP) == FIRST
 
 
@@ -223,29 +238,108 @@ def synced(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
     return paths
 
 
-def test_a_duplicate_waits_for_the_disk_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Its twin may have linked the name a moment ago and not have synced it yet."""
+def test_a_duplicate_waits_for_the_disk_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, one_sync: bool) -> None:
+    """Its twin may have linked the name a moment before a crash, and not have synced it."""
     Spool(tmp_path).put(FIRST, SERIES, SOP)
     spool, paths = Spool(tmp_path), synced(monkeypatch)
     assert spool.put(FIRST, SERIES, SOP).outcome is Outcome.DUPLICATE
-    assert paths[-2:] == [tmp_path / "spool" / SERIES, tmp_path / "spool"]
+    series = tmp_path / "spool" / SERIES
+    assert paths == [series / f"{SOP}.dcm", *([] if one_sync else [series, tmp_path / "spool"])]
 
 
 def test_each_name_on_the_way_is_synced_once_it_is_new(
-    spool: Spool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    spool: Spool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, one_sync: bool
 ) -> None:
     paths, root = synced(monkeypatch), tmp_path / "spool"
     spool.put(FIRST, SERIES, SOP)
     assert paths[0].parent == root / "tmp"
-    assert paths[1:] == [root / SERIES, root]
+    assert paths[1:] == ([] if one_sync else [root / SERIES, root])
     paths.clear()
     spool.put(OTHER, SERIES, SOP + "2")
     assert paths[0].parent == root / "tmp"
-    assert paths[1:] == [root / SERIES]
+    assert paths[1:] == ([] if one_sync else [root / SERIES])
     spool.remove(SERIES)
     paths.clear()
     spool.put(FIRST, SERIES, SOP)
-    assert paths[1:] == [root / SERIES, root]
+    assert paths[1:] == ([] if one_sync else [root / SERIES, root])
+
+
+def test_a_file_has_its_name_when_it_is_synced(spool: Spool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One sync is enough only for a name that was given before it."""
+    names: list[bool] = []
+    real = os.fsync
+
+    def fsync(descriptor: int) -> None:
+        names.append((tmp_path / "spool" / SERIES / f"{SOP}.dcm").exists())
+        real(descriptor)
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    spool.put(FIRST, SERIES, SOP)
+    assert names
+    assert all(names)
+
+
+def test_what_was_put_without_a_seal_gets_one(spool: Spool) -> None:
+    spool.put(part10(classic_slice(1)), SERIES, SOP)
+    assert spool.read(SERIES, SOP) == FIRST
+
+
+TORN = {
+    "empty": lambda data: b"",
+    "cut": lambda data: data[:-1],
+    "zeros": lambda data: bytes(len(data)),
+    "zeros at the end": lambda data: data[:512] + bytes(len(data) - 512),
+    "a bit": lambda data: data[:700] + bytes([data[700] ^ 1]) + data[701:],
+}
+
+
+@pytest.mark.parametrize("tear", TORN.values(), ids=TORN)
+def test_a_file_that_a_power_cut_tore_is_told_and_makes_way(
+    spool: Spool, tmp_path: Path, tear: Callable[[bytes], bytes]
+) -> None:
+    for data in (FIRST, OTHER):  # as it is sent again, and as another data set
+        path = tmp_path / spool.put(FIRST, SERIES, SOP).path
+        assert not spool.drop_torn(SERIES, SOP)
+        path.write_bytes(tear(FIRST))
+        assert spool.put(data, SERIES, SOP).outcome is Outcome.STORED
+        assert tree(tmp_path) == {str(path.relative_to(tmp_path)): data}
+        path.write_bytes(tear(data))
+        assert spool.drop_torn(SERIES, SOP)
+        assert tree(tmp_path) == {}
+
+
+def test_a_file_of_before_the_seals_is_whole(spool: Spool, tmp_path: Path) -> None:
+    path = tmp_path / spool.put(FIRST, SERIES, SOP).path
+    path.write_bytes(part10(classic_slice(1)))
+    assert not spool.drop_torn(SERIES, SOP)
+    assert spool.put(FIRST, SERIES, SOP).outcome is Outcome.DUPLICATE
+
+
+def test_a_twin_waits_for_the_first_one_s_sync(spool: Spool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The first one's disk fails: the twin must not have been told that the instance is there."""
+    syncing, fail = threading.Event(), threading.Event()
+    real, first = os.fsync, threading.main_thread()
+
+    def fsync(descriptor: int) -> None:
+        if threading.current_thread() is first:
+            syncing.set()
+            assert fail.wait(10)
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+        real(descriptor)
+
+    monkeypatch.setattr(os, "fsync", fsync)
+
+    def twin() -> Outcome:
+        assert syncing.wait(10)
+        threading.Timer(0.1, fail.set).start()
+        return spool.put(FIRST, SERIES, SOP).outcome
+
+    with ThreadPoolExecutor(1) as pool:
+        outcome = pool.submit(twin)
+        with pytest.raises(OSError, match="Input/output"):
+            spool.put(FIRST, SERIES, SOP)
+        assert outcome.result(10) is Outcome.STORED
+    assert spool.read(SERIES, SOP) == FIRST
 
 
 def test_a_document_is_replaced_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

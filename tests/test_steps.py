@@ -21,7 +21,7 @@ from qcnode.intake.facts import read_facts
 from qcnode.intake.spool import Spool
 from qcnode.ledger.store import Store
 from qcnode.reporting.documents import documents
-from qcnode.states import MAX_ATTEMPTS, State
+from qcnode.states import LONGEST_PAUSE, MAX_ATTEMPTS, State
 from qcnode.steps import adopt, assemble_once, assess_once, retain_once
 from qcnode.verdict import Assessment, Decision, Grade, not_assessable, verdict
 from qcnode.worker import Job, Outcome
@@ -162,9 +162,9 @@ def test_a_series_that_kills_the_grading_process_fails_after_its_attempts(
     def die(job: Job) -> Outcome:
         raise BrokenProcessPool
 
-    attempts = 0
-    while assess_once(store, spool, settings.state.folder, die, settings, lambda: NOW):
-        attempts += 1
+    attempts, now = 0, NOW
+    while assess_once(store, spool, settings.state.folder, die, settings, lambda at=now: at):
+        attempts, now = attempts + 1, now + LONGEST_PAUSE
     found = store.overview.detail(series_uid)
     assert found is not None
     assert (attempts, found.state) == (MAX_ATTEMPTS, State.FAILED)

@@ -21,9 +21,9 @@ from qcnode.config import StateFolder
 from qcnode.errors import ConfigError, PermanentError, TransientError
 from qcnode.ledger import database
 from qcnode.ledger.models import Instant
-from qcnode.ledger.records import Claim, NewDocument, Received
+from qcnode.ledger.records import Claim, Forwarding, NewDocument, Received
 from qcnode.ledger.store import Store, next_ready
-from qcnode.states import MAX_ATTEMPTS, DeliveryState, State
+from qcnode.states import ATTEMPT_PAUSES, MAX_ATTEMPTS, DeliveryState, State
 from qcnode.verdict import Assessment, Decision, Grade, Verdict, not_assessable, verdict
 
 NOW = datetime(2025, 3, 1, 9, 0, tzinfo=UTC)
@@ -263,16 +263,21 @@ def test_a_delivery_needs_a_document_of_its_kind(store: Store) -> None:
         store.finish(claimed(store), graded(), [report()], [("flag", "pacs")], NOW)
 
 
-def test_attempts_are_used_up(store: Store) -> None:
+def test_attempts_are_used_up_with_growing_pauses(store: Store) -> None:
     store.record_instances([received(1)])
     store.mark_ready("1.2.3", 1, "quiet", NOW)
-    for attempt in range(1, MAX_ATTEMPTS + 1):
-        claim = store.claim(NOW)
+    now = NOW
+    for attempt, pause in enumerate((timedelta(0), *ATTEMPT_PAUSES), 1):
+        assert pause == timedelta(0) or store.claim(now) is None
+        assert pause == timedelta(0) or store.claim(now + 0.9 * pause) is None
+        now += pause
+        claim = store.claim(now)
         assert claim is not None
         assert claim.attempts == attempt
-        state = store.fail(claim, "The worker died.", NOW, permanent=False)
+        state = store.fail(claim, "The worker died.", now, permanent=False)
+    assert attempt == MAX_ATTEMPTS
     assert state is State.FAILED
-    assert store.claim(NOW) is None
+    assert store.claim(now + timedelta(days=1)) is None
     assert store.overview.recent()[0].reason == "The worker died."
 
 
@@ -469,7 +474,7 @@ def test_sqlite_is_opened_for_durability(store: Store) -> None:
 
 
 def test_claims_skip_locked_rows_on_postgresql() -> None:
-    assert str(next_ready().compile(dialect=postgresql.dialect())).endswith("FOR UPDATE SKIP LOCKED")
+    assert str(next_ready(NOW).compile(dialect=postgresql.dialect())).endswith("FOR UPDATE SKIP LOCKED")
 
 
 def test_a_ledger_that_stays_locked_is_a_transient_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -518,3 +523,47 @@ def test_a_verdict_without_grades_is_stored(store: Store) -> None:
     latest = store.overview.recent()[0].latest
     assert latest is not None
     assert (latest.decision, latest.scores, latest.plane) == (Decision.NOT_ASSESSABLE, [], None)
+
+
+# Numbers
+
+
+def test_the_counters_say_what_there_is(store: Store) -> None:
+    nothing = store.overview.counters()
+    assert (nothing.instances, nothing.dead, set(nothing.series.values()), nothing.deliveries) == (0, 0, {0}, {})
+    assessed(store, ("pacs", "console"))
+    store.record_instances([received(1, "1.2.4"), received(2, "1.2.4")])
+    store.mark_ready("1.2.4", 1, "quiet", NOW, [Forwarding("pacs", "ARCHIVE")])
+    store.record_instances([received(1, "1.2.5")])
+    (due,) = store.deliveries.due("console", NOW)
+    store.deliveries.mark_dead(due.id, "refused", NOW)
+    counters = store.overview.counters()
+    assert counters.instances == 4
+    assert {state: count for state, count in counters.series.items() if count} == {
+        State.ASSESSED: 1,
+        State.READY: 1,
+        State.RECEIVING: 1,
+    }
+    assert counters.verdicts == {**dict.fromkeys(Decision, 0), Decision.RESCAN: 1}
+    assert counters.deliveries == {
+        ("pacs", "report", DeliveryState.PENDING): 1,
+        ("pacs", "images", DeliveryState.PENDING): 2,
+        ("console", "report", DeliveryState.DEAD): 1,
+    }
+    assert counters.dead == 1
+    assert counters.queues == {"complete": 1, "assess": 1, "finish": 0, "deliver": 3}
+    assert {state: sum(n for (_, _, s), n in counters.deliveries.items() if s is state) for state in DeliveryState} == (
+        store.deliveries.counts()
+    )
+    printed = counters.to_json()
+    assert printed["deliveries"][0] == {"destination": "console", "kind": "report", "state": "dead", "count": 1}
+
+
+def test_dead_letters_that_are_alike_are_one_line(store: Store) -> None:
+    store.record_instances([received(number) for number in range(5)])
+    store.mark_ready("1.2.3", 1, "quiet", NOW, [Forwarding("pacs", "ARCHIVE")])
+    for number, due in enumerate(store.deliveries.due("pacs", NOW)):
+        store.deliveries.mark_dead(due.id, "refused" if number else "unreadable", NOW)
+    letters = store.overview.dead_letters()
+    assert sorted((str(one.error), count) for one, count in letters) == [("refused", 4), ("unreadable", 1)]
+    assert {one.series_uid for one, _ in letters} == {"1.2.3"}

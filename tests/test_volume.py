@@ -445,3 +445,9 @@ def test_real_volumes_agree_with_dcm2niix(real_data: Path, tmp_path: Path) -> No
         compared.append(name)
     print(f"{len(compared)} volumes agree with dcm2niix:", *compared, sep="\n  ")
     assert len(compared) >= 13
+
+
+def test_values_that_differ_by_less_than_single_precision_can_tell_hold_no_head() -> None:
+    scan = head(rng(), Plane.AXIAL)
+    with pytest.raises(NotAssessable, match="no head"):
+        check_assessable(Volume(scan.array + np.float32(7.7e8), scan.affine), 12)

@@ -1,49 +1,65 @@
-"""Documents to an archive or a console by C-STORE, and the C-ECHO that asks whether it is there."""
+"""Documents and images to an archive or a console by C-STORE, and the C-ECHO that asks whether it is there."""
 
 from __future__ import annotations
 
-import socket
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
+from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
-from typing import Any
 
 from pydicom import Dataset, dcmread
 from pydicom.errors import InvalidDicomError
-from pydicom.uid import ExplicitVRLittleEndian, ImplicitVRLittleEndian
-from pynetdicom import AE, build_context
+from pydicom.uid import UID, ExplicitVRLittleEndian, ImplicitVRLittleEndian
+from pynetdicom import _config, build_context
 from pynetdicom.association import Association
 from pynetdicom.presentation import PresentationContext
 from pynetdicom.sop_class import Verification  # type: ignore[attr-defined]
-from pynetdicom.transport import AssociationSocket
 
 from qcnode.config import Destination
 from qcnode.delivery.outcome import ACCEPTED, UNTRIED, Answer, Outcome
-from qcnode.errors import TransientError
+from qcnode.delivery.requestor import Requestor
+from qcnode.errors import QcnodeError, TransientError
 
 CONNECTION_SECONDS = 10.0  # for the peer to take the connection, and to answer the association request
 RESPONSE_SECONDS = 60.0  # for the peer to answer one C-STORE
 REFUSED_TRANSFER = "The peer accepts no presentation context for the document's SOP class; enable it there."
+FELL_SILENT = "The peer ended the association or fell silent; see its log."
+# A path that is given to pynetdicom goes out as it lies on disk, a piece at a time, instead of being decoded.
+_config.STORE_SEND_CHUNKED_DATASET = True
 
 
-def send(documents: Sequence[Path | bytes], destination: Destination, calling_ae: str) -> list[Outcome]:
-    """Send Part 10 documents over one association; an outcome for each, in their order.
+@dataclass(frozen=True)
+class Image:
+    """A received image in the spool; what follows its file meta goes out byte for byte, or not at all."""
 
-    When the association ends early, the document that was on its way is unreachable, those after it are untried.
+    path: Path
+    sop_class_uid: str
+    transfer_syntax_uid: str
+
+
+def send(
+    objects: Sequence[Path | bytes | Image],
+    destination: Destination,
+    calling_ae: str,
+    enough: Callable[[], bool] = lambda: False,
+) -> list[Outcome]:
+    """Send documents (Part 10) and images over one association; an outcome for each, in their order.
+
+    When the association ends early, the object that was on its way is `broken`, and those after it are untried; or
+    unreachable, where the peer answered none. Once `enough` says so, the rest is untried.
     """
-    datasets = [_read(document) for document in documents]
-    outcomes = [outcome for outcome in datasets if isinstance(outcome, Outcome)]
-    if len(outcomes) == len(datasets):
-        return outcomes
-    contexts = _contexts([dataset for dataset in datasets if isinstance(dataset, Dataset)])
+    ready = [_read(one) for one in objects]
+    if all(isinstance(one, Outcome) for one in ready):
+        return [one for one in ready if isinstance(one, Outcome)]
     try:
-        with _association(destination, calling_ae, contexts) as association:
-            return [d if isinstance(d, Outcome) else _store(association, d) for d in datasets]
-    except TransientError as error:
-        answer = Answer.REFUSED if isinstance(error, _NoContextError) else Answer.UNREACHABLE
-        return [d if isinstance(d, Outcome) else Outcome(answer, str(error)) for d in datasets]
+        with _association(destination, calling_ae, _contexts(ready)) as association:
+            return _store_all(association, ready, enough)
+    except _NoContextError:
+        return [one if isinstance(one, Outcome) else _refused_transfer(one) for one in ready]
+    except QcnodeError as error:
+        return [one if isinstance(one, Outcome) else Outcome(Answer.UNREACHABLE, str(error)) for one in ready]
 
 
 def echo(destination: Destination, calling_ae: str) -> float:
@@ -60,9 +76,12 @@ class _NoContextError(TransientError):
     """The peer was reached and takes none of what was proposed."""
 
 
-def _read(document: Path | bytes) -> Dataset | Outcome:
+def _read(one: Path | bytes | Image) -> Dataset | Image | Outcome:
+    """The document, ready to be encoded as the peer wants it; an image as it is; or why there is nothing to send."""
+    if isinstance(one, Image):
+        return one if one.path.is_file() else _unreadable("no such file")
     try:
-        dataset = dcmread(document if isinstance(document, Path) else BytesIO(document))
+        dataset = dcmread(one if isinstance(one, Path) else BytesIO(one))
     except OSError as error:
         return _unreadable(error.strerror)
     except InvalidDicomError:
@@ -72,55 +91,43 @@ def _read(document: Path | bytes) -> Dataset | Outcome:
 
 
 def _unreadable(what: str | None) -> Outcome:
-    return Outcome(Answer.REFUSED, f"The document cannot be read from the state folder ({what}); assess it again.")
+    return Outcome(
+        Answer.REFUSED,
+        f"It cannot be read from the state folder ({what}); send the series again, or have it graded again.",
+    )
 
 
-def _contexts(datasets: Sequence[Dataset]) -> list[PresentationContext]:
-    """One presentation context for each SOP class and encoding that cannot be rewritten on the way."""
-    native = (ExplicitVRLittleEndian, ImplicitVRLittleEndian)  # either may be sent as the other
-    wanted = set()
-    for dataset in datasets:
-        syntax = dataset.file_meta.TransferSyntaxUID
-        wanted.add((str(dataset.SOPClassUID), native if syntax in native else (syntax,)))
+def _contexts(objects: Sequence[Dataset | Image | Outcome]) -> list[PresentationContext]:
+    """One presentation context for each SOP class and encoding that is not rewritten on the way: 128 at the most."""
+    native = (ExplicitVRLittleEndian, ImplicitVRLittleEndian)  # a document may be sent as either
+    wanted: set[tuple[str, tuple[str, ...]]] = set()
+    for one in objects:
+        if isinstance(one, Image):
+            wanted.add((one.sop_class_uid, (one.transfer_syntax_uid,)))
+        elif isinstance(one, Dataset):
+            syntax = one.file_meta.TransferSyntaxUID
+            wanted.add((str(one.SOPClassUID), native if syntax in native else (syntax,)))
     return [build_context(sop_class, list(syntaxes)) for sop_class, syntaxes in sorted(wanted)]
-
-
-class _Requestor(AE):
-    """An AE whose connection is at hand: sent without Nagle's pauses, and closed for certain.
-
-    pynetdicom leaves the socket open when the peer does not take the connection.
-    """
-
-    connection: socket.socket | None = None
-
-    def _create_socket(self, *arguments: Any) -> AssociationSocket:
-        made = super()._create_socket(*arguments)
-        self.connection = made.socket
-        if self.connection is not None:
-            self.connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        return made
-
-    def close(self) -> None:
-        """Close the connection, if there was one."""
-        if self.connection is not None:
-            self.connection.close()
 
 
 @contextmanager
 def _association(
     destination: Destination, calling_ae: str, contexts: list[PresentationContext]
 ) -> Iterator[Association]:
-    """An established association, released at the end; TransientError when it is not to be had."""
-    ae = _Requestor(ae_title=calling_ae)
+    """An established association, released at the end; TransientError when it is not to be had.
+
+    Raises ConfigError when the files for TLS do not fit.
+    """
+    ae = Requestor(calling_ae, destination)
     ae.connection_timeout = ae.acse_timeout = CONNECTION_SECONDS
     ae.dimse_timeout = ae.network_timeout = RESPONSE_SECONDS
     with closing(ae):
         try:
-            association = ae.associate(destination.host, destination.port, contexts, ae_title=destination.ae_title)
+            association = ae.call(contexts)
         except OSError as error:
             raise TransientError(f"{_named(destination)} has no address: {error.strerror}; check its host.") from error
         if not association.is_established:
-            raise _not_established(association, destination)
+            raise _not_established(association, ae.tls_failure, destination)
         try:
             yield association
         finally:
@@ -129,39 +136,68 @@ def _association(
             association.join(CONNECTION_SECONDS)
 
 
-def _not_established(association: Association, destination: Destination) -> TransientError:
+def _not_established(association: Association, tls_failure: str | None, destination: Destination) -> TransientError:
     name = _named(destination)
+    if tls_failure is not None:
+        return TransientError(f"{name} and we found no TLS ({tls_failure}); check tls_ca, and the certificate there.")
     if association.is_rejected:
         primitive = association.acceptor.primitive
         why = getattr(primitive, "reason_str", "no reason given")
         return TransientError(f"{name} rejected the association: {why}; check the AE titles there.")
     if association.rejected_contexts:
         return _NoContextError(REFUSED_TRANSFER)
-    return TransientError(f"{name} took no association; check that it runs, its host and its port.")
+    certificate = ", and that it takes our certificate" if destination.tls else ""
+    return TransientError(f"{name} took no association; check that it runs, its host and its port{certificate}.")
 
 
-def _store(association: Association, dataset: Dataset) -> Outcome:
-    if not association.is_established:
-        return UNTRIED
+def _store_all(
+    association: Association, objects: Sequence[Dataset | Image | Outcome], enough: Callable[[], bool]
+) -> list[Outcome]:
+    outcomes: list[Outcome] = []
+    tried = answered = False
+    for one in objects:
+        if isinstance(one, Outcome):
+            outcomes.append(one)
+        elif tried and (enough() or not association.is_established):
+            outcomes.append(UNTRIED if answered else Outcome(Answer.UNREACHABLE, FELL_SILENT))
+        else:
+            outcomes.append(_store(association, one))
+            tried, answered = True, answered or outcomes[-1].answer is not Answer.BROKEN
+    return outcomes
+
+
+def _store(association: Association, one: Dataset | Image) -> Outcome:
     try:
-        response = association.send_c_store(dataset)
+        response = association.send_c_store(one.path if isinstance(one, Image) else one)
     except ValueError:
-        return Outcome(Answer.REFUSED, REFUSED_TRANSFER)
-    except RuntimeError:  # the peer ended it since we looked
-        return UNTRIED
+        return _refused_transfer(one)
+    except RuntimeError:  # the peer ended the association since we looked
+        return Outcome(Answer.BROKEN, FELL_SILENT)
+    except (OSError, InvalidDicomError, AttributeError) as error:  # of an image's file, read only now
+        if not isinstance(one, Image):
+            raise
+        return _unreadable(type(error).__name__)
     if "Status" not in response:
         association.abort()  # a late answer would be taken for the next document's
-        return Outcome(Answer.UNREACHABLE, "The peer ended the association or fell silent; see its log.")
+        return Outcome(Answer.BROKEN, FELL_SILENT)
     return outcome_of(int(response.Status))
 
 
+def _refused_transfer(one: Dataset | Image) -> Outcome:
+    if isinstance(one, Image):
+        syntax, sop_class = UID(one.transfer_syntax_uid).name, UID(one.sop_class_uid).name
+        error = f"The peer does not take {sop_class} in {syntax}, and an image is sent as it came; enable that there."
+        return Outcome(Answer.REFUSED, error)
+    return Outcome(Answer.REFUSED, REFUSED_TRANSFER)
+
+
 def outcome_of(status: int) -> Outcome:
-    """What a C-STORE response status means for the document (PS3.4 Table B.2-1, PS3.7 Annex C)."""
+    """What a C-STORE response status means for the object (PS3.4 Table B.2-1, PS3.7 Annex C)."""
     if status == 0x0000 or status & 0xF000 == 0xB000 or status in (0x0001, 0x0107, 0x0116):
         return ACCEPTED  # warnings: stored, with elements coerced or discarded
     if status & 0xFF00 == 0xA700:
         return Outcome(Answer.UNREACHABLE, f"The peer is out of resources (0x{status:04X}); make room there.")
-    return Outcome(Answer.REFUSED, f"The peer refused the document (0x{status:04X}); see its log.")
+    return Outcome(Answer.REFUSED, f"The peer refused it (0x{status:04X}); see its log.")
 
 
 def _named(destination: Destination) -> str:

@@ -8,25 +8,32 @@ from __future__ import annotations
 
 import logging
 import random
+import time
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
 from pathlib import Path
 
 from qcnode.config import Alert, Destination, Settings
-from qcnode.delivery.outcome import ACCEPTED, Answer, Outcome
+from qcnode.delivery.outcome import ACCEPTED, UNTRIED, Answer, Outcome
 from qcnode.errors import PermanentError, TransientError
-from qcnode.ledger.records import DueDelivery
+from qcnode.intake.spool import instance_path
+from qcnode.ledger.deliveries import IMAGES
+from qcnode.ledger.records import DueDelivery, Forwarding, Settlement
 from qcnode.ledger.store import Store
+from qcnode.states import LONGEST_PAUSE, DeliveryState
 from qcnode.verdict import Decision
+
+__all__ = ["LONGEST_PAUSE", "deliver_once", "deliveries", "forwardings", "pause", "senders"]
 
 log = logging.getLogger("qcnode.delivery")
 
 ALERT = "alert"
 FIRST_PAUSE = timedelta(seconds=5)
-LONGEST_PAUSE = timedelta(minutes=15)
 MAX_UNREACHABLE = 680  # attempts: a week of pauses, so that a long weekend costs nothing
 MAX_REFUSALS = 8  # attempts: about ten minutes of pauses, so that an archive's restart costs nothing
-BATCH = 50  # documents over one association
+BATCH = 100  # objects over one association; each may need a presentation context, of which there are 128
+TURN_SECONDS = 2.0  # then the rest of a batch is left for the next: a report never waits for long behind many images
+SETTLE_TRIES = 4  # each waits for the ledger's lock for half a minute
 
 Sender = Callable[[Sequence[DueDelivery]], Sequence[Outcome]]
 
@@ -43,10 +50,21 @@ def deliveries(
         (kind, destination.name)
         for destination in destinations
         if not destination.from_ae or calling_ae in destination.from_ae
+        if not destination.verdicts or decision in destination.verdicts
         for kind in destination.send
         if kind in kinds
     ]
     return list(dict.fromkeys(documents)) + [(ALERT, name) for name, alert in alerts.items() if decision in alert.on]
+
+
+def forwardings(destinations: Iterable[Destination], decision: Decision | None = None) -> list[Forwarding]:
+    """Who gets a series' images as soon as it is complete; with its verdict: who gets them because of that."""
+    return [
+        Forwarding(destination.name, destination.ae_title, destination.from_ae)
+        for destination in destinations
+        if IMAGES in destination.send
+        if (decision in destination.verdicts if decision else not destination.verdicts)
+    ]
 
 
 def pause(attempt: int, generator: random.Random) -> timedelta:
@@ -63,31 +81,42 @@ def deliver_once(store: Store, name: str, sender: Sender, now: datetime, generat
     due = store.deliveries.due(name, now, BATCH)
     if not due:
         return 0
+    began = time.monotonic()
     outcomes = list(zip(due, sender(due), strict=True))
-    accepted = [delivery for delivery, outcome in outcomes if outcome.answer is Answer.ACCEPTED]
-    for delivery in accepted:
-        store.deliveries.mark_sent(delivery.id, now)
-    if accepted:
+    ended = now + timedelta(seconds=time.monotonic() - began)  # a pause begins when the attempt has ended
+    tried = [(delivery, outcome) for delivery, outcome in outcomes if outcome.answer is not Answer.UNTRIED]
+    settled = [_settlement(delivery, outcome, ended, generator) for delivery, outcome in tried]
+    _settle_patiently(store, name, settled, ended)
+    if any(settlement.state is DeliveryState.SENT for settlement in settled):
         store.deliveries.hasten(name, now)
-    failed = [(d, outcome) for d, outcome in outcomes if outcome.answer in (Answer.UNREACHABLE, Answer.REFUSED)]
-    for delivery, outcome in failed:
-        _put_off(store, delivery, outcome, now, generator)
-    if failed:
-        log.warning("put_off destination=%s documents=%d error=%r", name, len(failed), failed[0][1].error)
+    elif tried and all(outcome.answer is Answer.UNREACHABLE for _, outcome in tried):
+        # It is down: one attempt for all that waits, not one for each.
+        store.deliveries.defer(name, max(settlement.due_at or ended for settlement in settled))
+    if failed := [outcome.error for _, outcome in outcomes if outcome.error]:
+        log.warning("put_off destination=%s documents=%d error=%r", name, len(failed), failed[0])
     return len(due)
 
 
-def senders(settings: Settings, folder: Path) -> dict[str, Sender]:
-    """How each destination and each alert is sent to, by its name; documents' paths are relative to `folder`."""
+def senders(settings: Settings, folder: Path, stopping: Callable[[], bool] = lambda: False) -> dict[str, Sender]:
+    """How each destination and each alert is sent to, by its name; documents and images lie in the state folder.
+
+    A turn leaves off between two objects once it took TURN_SECONDS, or the node is `stopping`.
+    """
     # Imported where they are used: reading the outbox's rules needs neither pynetdicom nor Apprise.
     from qcnode.delivery import dicom, notify
 
-    def to_destination(destination: Destination) -> Sender:
-        def send(due: Sequence[DueDelivery]) -> Sequence[Outcome]:
-            documents = [folder / str(delivery.path) for delivery in due]
-            return dicom.send(documents, destination, settings.dicom.ae_title)
+    def turn() -> Callable[[], bool]:
+        until = time.monotonic() + TURN_SECONDS
+        return lambda: stopping() or time.monotonic() >= until
 
-        return send
+    def sent(delivery: DueDelivery) -> Path | dicom.Image:
+        if delivery.kind != IMAGES:
+            return folder / str(delivery.path)
+        path = instance_path(folder, delivery.series_uid, str(delivery.sop_instance_uid))
+        return dicom.Image(path, str(delivery.sop_class_uid), str(delivery.transfer_syntax_uid))
+
+    def to_destination(destination: Destination) -> Sender:
+        return lambda due: dicom.send([sent(one) for one in due], destination, settings.dicom.ae_title, turn())
 
     def to_alert(alert: Alert) -> Sender:
         def send_one(delivery: DueDelivery) -> Outcome:
@@ -99,18 +128,36 @@ def senders(settings: Settings, folder: Path) -> dict[str, Sender]:
                 return Outcome(Answer.REFUSED, str(error))
             return ACCEPTED
 
-        return lambda due: [send_one(delivery) for delivery in due]
+        def send(due: Sequence[DueDelivery]) -> Sequence[Outcome]:
+            enough = turn()
+            return [UNTRIED if number and enough() else send_one(delivery) for number, delivery in enumerate(due)]
+
+        return send
 
     to_people = {name: to_alert(alert) for name, alert in settings.alert_names().items()}
     return {destination.name: to_destination(destination) for destination in settings.destinations} | to_people
 
 
-def _put_off(store: Store, delivery: DueDelivery, outcome: Outcome, now: datetime, generator: random.Random) -> None:
-    refused = outcome.answer is Answer.REFUSED
+def _settlement(delivery: DueDelivery, outcome: Outcome, ended: datetime, generator: random.Random) -> Settlement:
+    """What the answer makes of the delivery."""
+    if outcome.answer is Answer.ACCEPTED:
+        return Settlement(delivery.id, DeliveryState.SENT)
+    refused = outcome.answer in (Answer.REFUSED, Answer.BROKEN)
     attempts, refusals = delivery.attempts + 1, delivery.refusals + refused
-    if refusals >= MAX_REFUSALS or attempts >= MAX_UNREACHABLE:
-        store.deliveries.mark_dead(delivery.id, outcome.error, now)
-    else:
-        # A refusal's pause grows with the refusals: attempts on a peer that was down say nothing about the document.
-        due_at = now + pause(refusals if refused else attempts, generator)
-        store.deliveries.mark_later(delivery.id, due_at, outcome.error, refused=refused)
+    if attempts >= MAX_UNREACHABLE or (outcome.answer is Answer.REFUSED and refusals >= MAX_REFUSALS):
+        return Settlement(delivery.id, DeliveryState.DEAD, outcome.error, refused=refused)
+    # A refusal's pause grows with the refusals: attempts on a peer that was down say nothing about the document.
+    due_at = ended + pause(refusals if refused else attempts, generator)
+    return Settlement(delivery.id, DeliveryState.PENDING, outcome.error, due_at, refused)
+
+
+def _settle_patiently(store: Store, name: str, settled: Sequence[Settlement], ended: datetime) -> None:
+    """Settle, again if need be: what was accepted is not sent once more because another process held the ledger."""
+    for tries_left in range(SETTLE_TRIES, 0, -1):
+        try:
+            store.deliveries.settle(settled, ended)
+            return
+        except TransientError as error:
+            log.warning("settling_postponed destination=%s why=%r", name, str(error))
+            if tries_left == 1:
+                raise

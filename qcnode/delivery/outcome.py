@@ -1,4 +1,4 @@
-"""How one attempt to deliver one document ended."""
+"""How one attempt to deliver one document or image ended."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ class Answer(StrEnum):
 
     ACCEPTED = "accepted"
     UNREACHABLE = "unreachable"  # nothing is wrong with the document: try again for long
+    BROKEN = "broken"  # it was on its way when the association ended: try again for long, but let others go first
     REFUSED = "refused"  # the destination answered that it does not take this document: try a few times
     UNTRIED = "untried"  # the attempt ended before its turn came: still due
 

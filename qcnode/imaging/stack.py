@@ -13,10 +13,9 @@ from numpy.typing import NDArray
 from pydicom import Dataset, dcmread
 from pydicom.errors import BytesLengthException, InvalidDicomError
 from pydicom.multival import MultiValue
-from pydicom.pixels.utils import pixel_array
-from pydicom.uid import RLELossless
 
 from qcnode.errors import Excluded, NotAssessable
+from qcnode.imaging.decoding import decoded_frame
 
 # What pydicom and its decoders raise on damaged bytes; each is translated here, where it is known what was damaged.
 UNREADABLE = (
@@ -62,12 +61,7 @@ class Slice:
 
     def pixels(self) -> NDArray[np.generic]:
         """(row, column), as stored, decoded from whatever transfer syntax."""
-        # pylibjpeg-rle panics on damaged runs, with an exception that is no Exception; pydicom's own decoder raises.
-        run_length = self.dataset.file_meta.get("TransferSyntaxUID") == RLELossless
-        decoded = pixel_array(self.dataset, index=self.frame, decoding_plugin="pydicom" if run_length else "")
-        if decoded.ndim != 2:
-            raise ValueError("a frame with more than one sample per pixel")
-        return decoded
+        return decoded_frame(self.dataset, self.frame)
 
 
 def read_instances(instances: Sequence[bytes]) -> list[Dataset]:

@@ -187,6 +187,9 @@ def _coarse(
 
 def _otsu(values: NDArray[np.float32]) -> float:
     """The threshold of the largest variance between the two classes (Otsu, doi:10.1109/TSMC.1979.4310076)."""
+    lowest, highest = float(values.min()), float(values.max())
+    if highest - lowest < 1e-4 * max(1.0, abs(highest)):  # one class, too narrow for bins of single precision
+        return highest
     counts, edges = np.histogram(values, 128)
     centres = (edges[:-1] + edges[1:]) / 2
     below = np.cumsum(counts)[:-1]

@@ -16,6 +16,7 @@ from pydicom.errors import BytesLengthException, InvalidDicomError
 from pydicom.tag import Tag
 
 from qcnode.errors import PermanentError
+from qcnode.intake.nesting import check_harmless
 
 # PS3.5 Section 9.1 allows digits and dots, 64 at most. A digit comes first, so that no UID can name a parent folder.
 _UID = re.compile(r"[0-9][0-9.]{0,63}")
@@ -147,6 +148,7 @@ def read_facts(data: bytes) -> Facts:
     Raises DataSetMismatch for another SOP class, PermanentError where no series or instance can be told.
     """
     try:
+        check_harmless(data)
         ds = pydicom.dcmread(BytesIO(data), stop_before_pixels=True, specific_tags=_SPECIFIC)
         return _facts(ds, ds.file_meta)
     except _DAMAGE as error:

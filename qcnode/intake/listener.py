@@ -5,36 +5,37 @@ It refuses an association before any presentation context is looked at, with the
 - called AE title not recognised: another one than ours, where the configuration asks for ours;
 - calling AE title not recognised: one that is not listed, and equally a peer from outside the listed networks, as
   PS3.8 has no reason that names an address;
-- local limit exceeded (transient): more associations than allowed.
+- local limit exceeded (transient): more associations than allowed, or a disk without enough free space.
+
+Each association has a thread; most of its time goes into waiting for the peer and the disk, without Python's lock.
 """
 
 from __future__ import annotations
 
 import logging
+import socket
+import ssl
 import threading
 import time
-from collections import OrderedDict
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from ipaddress import IPv6Address, ip_address
-from typing import Literal, cast
 
-from pydicom.dataset import Dataset
-from pydicom.filebase import DicomBytesIO
-from pydicom.filewriter import write_file_meta_info
-from pynetdicom import AE, _config, build_context, evt
-from pynetdicom.association import Association
+from pynetdicom import _config, build_context
 from pynetdicom.pdu_primitives import A_ASSOCIATE
-from pynetdicom.presentation import PresentationContext
 
 from qcnode.config import Dicom
-from qcnode.errors import PermanentError, trail
+from qcnode.errors import trail
+from qcnode.intake import dimse, negotiation
+from qcnode.intake.association import SUCCESS, UNRECOGNIZED_OPERATION, Answer, Association, Ending, Limits
+from qcnode.intake.associations import AssociationEvent, Associations, Kind
 from qcnode.intake.completeness import AssociationState
-from qcnode.intake.facts import DataSetMismatch, Facts, is_uid, read_facts
-from qcnode.intake.negotiation import service_of_unknown_classes, storage_contexts
-from qcnode.intake.spool import Outcome, Receipt, Spool
-from qcnode.intake.transport import PromptAssociationServer
+from qcnode.intake.spool import Spool
+from qcnode.intake.storing import MEGABYTE, Received, Room, Storing
+from qcnode.intake.transport import Connection
+from qcnode.tls import server_context
+
+__all__ = ["AssociationEvent", "Associations", "Listener", "Received"]
 
 log = logging.getLogger(__name__)
 
@@ -42,80 +43,11 @@ log = logging.getLogger(__name__)
 _config.LOG_HANDLER_LEVEL = "none"
 logging.getLogger("pynetdicom").setLevel(logging.WARNING)
 
-# C-STORE status codes, PS3.4 Table B.2-1
-SUCCESS = 0x0000
-OUT_OF_RESOURCES = 0xA700
-DATA_SET_MISMATCH = 0xA900
-CANNOT_UNDERSTAND = 0xC000
-UNEXPECTED = 0xC001
-
 VERIFICATION = "1.2.840.10008.1.1"
-_PERMANENT, _SERVICE_USER, _CALLING_AE_TITLE_NOT_RECOGNISED = 0x01, 0x01, 0x03  # PS3.8 Table 9-21
-_REJECTIONS = {  # by result, source and reason
-    "1, 1, 3": "calling AE title not recognised",
-    "1, 1, 7": "called AE title not recognised",
-    "2, 3, 2": "local limit exceeded",
-}
-_REMEMBERED_SERIES = 4096
-
-Kind = Literal["established", "released", "aborted", "rejected"]
-
-
-@dataclass(frozen=True)
-class Received:
-    """An instance that is in the spool for good, and who sent it when."""
-
-    facts: Facts
-    receipt: Receipt
-    calling_ae: str
-    at: datetime
-
-
-@dataclass(frozen=True)
-class AssociationEvent:
-    """What became of an association, for the record."""
-
-    kind: Kind
-    calling_ae: str
-    called_ae: str
-    address: str
-    at: datetime
-    reason: str = ""  # of a rejection
-
-
-class Associations:
-    """Which series came over which association, and how that ended."""
-
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._open: dict[Association, set[str]] = {}
-        self._ended: OrderedDict[str, AssociationState] = OrderedDict()
-
-    def carries(self, association: Association, series_uid: str) -> None:
-        """An instance of the series arrived over this association."""
-        with self._lock:
-            self._open.setdefault(association, set()).add(series_uid)
-
-    def ended(self, association: Association, state: AssociationState) -> None:
-        """The association is over; its series remember how, until so many others came that nobody asks any more."""
-        with self._lock:
-            self._close(association, state)
-
-    def state(self, series_uid: str) -> AssociationState:
-        """OPEN while any association that carried the series is open, else how the latest one ended."""
-        with self._lock:
-            for association in [each for each in self._open if not each.is_alive()]:
-                self._close(association, AssociationState.ABORTED)  # its thread died without a word
-            if any(series_uid in carried for carried in self._open.values()):
-                return AssociationState.OPEN
-            return self._ended.get(series_uid, AssociationState.UNKNOWN)
-
-    def _close(self, association: Association, state: AssociationState) -> None:
-        for series_uid in self._open.pop(association, ()):
-            self._ended[series_uid] = state
-            self._ended.move_to_end(series_uid)
-        while len(self._ended) > _REMEMBERED_SERIES:
-            self._ended.popitem(last=False)
+_REQUEST_SECONDS = 30.0  # the ARTIM timer of PS3.8 Section 9.1.5, at the most
+_WAITING_CONNECTIONS = 128  # that accept() has not seen yet: a console may open one for each instance
+_UNASSOCIATED = 128  # connections that may be without an association yet, or any more
+_POLL_SECONDS = 0.1  # until stop() is noticed
 
 
 class Listener:
@@ -130,75 +62,163 @@ class Listener:
     ) -> None:
         self.associations = Associations()
         self._settings = settings
-        self._spool = spool
-        self._received = received
         self._on_event = on_event
-        self._server: PromptAssociationServer | None = None
-        self._thread: threading.Thread | None = None
+        self._room = Room(spool.folder, settings.minimum_free_mb * MEGABYTE)
+        self._storing = Storing(spool, self._room, settings.maximum_instance_mb * MEGABYTE, received)
+        self._doors: list[tuple[socket.socket, ssl.SSLContext | None]] = []
+        self._accepting: list[threading.Thread] = []
+        self._serving: dict[threading.Thread, Association] = {}
+        self._lock = threading.Lock()
+        self._stopping = threading.Event()
 
     @property
     def port(self) -> int:
         """The port that it listens on, also where the configuration left the choice to the system."""
-        return int(self._server.server_address[1]) if self._server is not None else self._settings.port
+        return self._port(tls=False, configured=self._settings.port)
+
+    @property
+    def tls_port(self) -> int:
+        """The port that it listens on for TLS."""
+        return self._port(tls=True, configured=self._settings.tls_port)
 
     def start(self) -> None:
-        """Listen; OSError when the address is taken."""
+        """Listen; OSError when an address is taken, ConfigError for certificates that cannot be used."""
         settings = self._settings
-        ae = AE(ae_title=settings.ae_title)
-        ae.require_called_aet = settings.require_called_ae_title
-        ae.require_calling_aet = list(settings.calling_ae_titles)
-        ae.maximum_associations = settings.maximum_associations
-        ae.maximum_pdu_size = settings.maximum_pdu_bytes
-        ae.network_timeout = settings.network_timeout_seconds
-        ae.acse_timeout = min(30.0, settings.network_timeout_seconds)
-        ae.dimse_timeout = settings.network_timeout_seconds
-        server = ae.make_server(
-            (settings.host, settings.port),
-            contexts=[build_context(VERIFICATION)],
-            evt_handlers=[
-                (evt.EVT_REQUESTED, self._requested),
-                (evt.EVT_SOP_COMMON, lambda event: service_of_unknown_classes(_proposed(event.assoc))),
-                (evt.EVT_ESTABLISHED, self._established),
-                (evt.EVT_RELEASED, self._released),
-                (evt.EVT_ABORTED, self._aborted),
-                (evt.EVT_REJECTED, self._rejected),
-                (evt.EVT_C_STORE, self._on_store),
-            ],
-            server_class=PromptAssociationServer,
-        )
-        self._server = cast(PromptAssociationServer, server)
-        serve, polling = self._server.serve_forever, (0.1,)  # seconds until it notices stop()
-        self._thread = threading.Thread(target=serve, args=polling, name="dicom-listener", daemon=True)
-        self._thread.start()
-        log.info("listener_started ae=%r host=%s port=%d", settings.ae_title, settings.host, self.port)
+        self._stopping.clear()
+        try:
+            if settings.plain:
+                self._doors.append((_listening(settings.host, settings.port), None))
+            if settings.tls_certificate is not None:
+                key = settings.tls_key or settings.tls_certificate
+                context = server_context(settings.tls_certificate, key, settings.tls_client_ca)
+                self._doors.append((_listening(settings.host, settings.tls_port), context))
+        except BaseException:
+            self._close_doors()
+            raise
+        for door, tls in self._doors:
+            name = "dicom-listener-tls" if tls else "dicom-listener"
+            self._accepting.append(threading.Thread(target=self._accept, args=(door, tls), name=name, daemon=True))
+            self._accepting[-1].start()
+            log.info(
+                "listener_started ae=%r host=%s port=%d tls=%s",
+                *(settings.ae_title, settings.host, door.getsockname()[1], "yes" if tls else "no"),
+            )
 
     def stop(self, drain_seconds: float = 5.0) -> None:
         """Accept nobody new, give open associations this long to come to their end, then abort what is left."""
-        if self._server is None or self._thread is None:
+        if not self._doors:
             return
-        self._server.shutdown()
-        self._thread.join()
+        self._stopping.set()
+        for thread in self._accepting:
+            thread.join()
+        self._close_doors()
+        with self._lock:
+            serving = dict(self._serving)
+        for association in serving.values():
+            if not association.is_established:
+                association.abort()  # nothing was begun that could be lost
         deadline = time.monotonic() + drain_seconds
-        for association in self._server.active_associations:
-            association.join(max(0.0, deadline - time.monotonic()))
-            if association.is_alive():
+        for thread, association in serving.items():
+            thread.join(max(0.0, deadline - time.monotonic()))
+            if thread.is_alive():
                 association.abort()
-        self._server = self._thread = None
+        for thread in serving:
+            thread.join(self._settings.network_timeout_seconds)
+        self._accepting.clear()
         log.info("listener_stopped ae=%r", self._settings.ae_title)
 
-    def _requested(self, event: evt.Event) -> None:
-        """Refuse a peer from elsewhere; to any other, offer to store what it proposes.
+    # What associations ask of the listener
 
-        Storage is offered here and only here, so that nothing can be stored over an association that was not checked.
-        """
-        association = event.assoc
-        if not self._is_near(_address(association)):
-            association.acse.send_reject(_PERMANENT, _SERVICE_USER, _CALLING_AE_TITLE_NOT_RECOGNISED)
-            self._tell("rejected", association, "peer network not allowed")
-            association.kill()
-            return
-        offered = storage_contexts(_proposed(association))
-        association.acceptor.supported_contexts = [build_context(VERIFICATION), *offered]
+    def admit(self, association: Association, request: A_ASSOCIATE) -> negotiation.Accepted | negotiation.Rejection:
+        """Refuse a peer that is not allowed, or too many; to any other, offer to store what it proposes."""
+        settings = self._settings
+        if not self._is_near(association.address):
+            return negotiation.PEER_NETWORK
+        if settings.calling_ae_titles and association.calling_ae not in settings.calling_ae_titles:
+            return negotiation.CALLING_AE_TITLE
+        if settings.require_called_ae_title and association.called_ae != settings.ae_title:
+            return negotiation.CALLED_AE_TITLE
+        if not self._room.has():
+            return negotiation.DISK_FLOOR
+        proposed = request.presentation_context_definition_list
+        offered = [build_context(VERIFICATION), *negotiation.storage_contexts(proposed)]
+        accepted = negotiation.accept(request, offered, settings.maximum_pdu_bytes)
+        if not self.associations.opened(association, settings.maximum_associations):
+            return negotiation.LOCAL_LIMIT
+        return accepted
+
+    def established(self, association: Association) -> None:
+        """Tell that it was accepted."""
+        self._tell("established", association)
+
+    def refuse(self, association: Association, request: dimse.Request, size: int) -> Answer | None:
+        """What there is no room for is not kept."""
+        return self._storing.refuse(association, request, size)
+
+    def perform(
+        self, association: Association, request: dimse.Request, transfer_syntax: str, data: Sequence[memoryview]
+    ) -> Answer:
+        """Answer an echo, store an instance."""
+        if request.field == dimse.Field.C_ECHO:
+            return Answer(SUCCESS)
+        if request.field == dimse.Field.C_STORE:
+
+            def carries(series_uid: str) -> None:
+                self.associations.carries(association, series_uid)
+
+            return self._storing.store(association, request, transfer_syntax, data, carries)
+        return Answer(UNRECOGNIZED_OPERATION)
+
+    def ended(self, association: Association, kind: Ending, why: str) -> None:
+        """Its series remember how it ended, before anybody is told."""
+        self._storing.forget(association)
+        if association.is_established:
+            released = kind == "released"
+            self.associations.ended(association, AssociationState.RELEASED if released else AssociationState.ABORTED)
+        if association.is_established or kind == "rejected":
+            self._tell(kind, association, why)
+        else:
+            log.info("connection_ended address=%s why=%r", association.address, why)
+
+    # Behind the doors
+
+    def _accept(self, door: socket.socket, tls: ssl.SSLContext | None) -> None:
+        while not self._stopping.is_set():
+            try:
+                connected, address = door.accept()
+            except TimeoutError:
+                continue
+            except OSError as error:  # out of file descriptors, or the peer is gone already
+                log.error("accept_failed why=%r", error.strerror)
+                self._stopping.wait(_POLL_SECONDS)
+                continue
+            with self._lock:
+                too_many = len(self._serving) >= self._settings.maximum_associations + _UNASSOCIATED
+            if too_many:
+                log.warning("connection_refused address=%s why='too many connections'", address[0])
+                connected.close()
+                continue
+            self._serve(connected, address[0], tls)
+
+    def _serve(self, connected: socket.socket, address: str, tls: ssl.SSLContext | None) -> None:
+        """Serve the association in a thread of its own."""
+        seconds = self._settings.network_timeout_seconds
+        limits = Limits(self._settings.maximum_pdu_bytes, min(_REQUEST_SECONDS, seconds), seconds)
+        association = Association(Connection(connected), address, self, limits, tls)
+
+        def run() -> None:
+            try:
+                association.serve()
+            except Exception as error:  # one association's failure must not be another's
+                log.error("association_failed why=%s where=%r", type(error).__name__, trail(error))
+            finally:
+                with self._lock:
+                    del self._serving[thread]
+
+        thread = threading.Thread(target=run, name=f"association-{address}", daemon=True)
+        with self._lock:
+            self._serving[thread] = association
+        thread.start()
 
     def _is_near(self, address: str) -> bool:
         peer = ip_address(address)
@@ -207,94 +227,26 @@ class Listener:
         networks = self._settings.peer_networks
         return not networks or any(peer.version == network.version and peer in network for network in networks)
 
-    def _established(self, event: evt.Event) -> None:
-        self._tell("established", event.assoc)
-
-    def _released(self, event: evt.Event) -> None:
-        self.associations.ended(event.assoc, AssociationState.RELEASED)
-        self._tell("released", event.assoc)
-
-    def _aborted(self, event: evt.Event) -> None:
-        self.associations.ended(event.assoc, AssociationState.ABORTED)
-        self._tell("aborted", event.assoc)
-
-    def _rejected(self, event: evt.Event) -> None:
-        answer = cast(A_ASSOCIATE, event.assoc.acceptor.primitive)
-        reason = f"{answer.result}, {answer.result_source}, {answer.diagnostic}"
-        self._tell("rejected", event.assoc, _REJECTIONS.get(reason, reason))
-
     def _tell(self, kind: Kind, association: Association, reason: str = "") -> None:
-        request = cast(A_ASSOCIATE, association.requestor.primitive)
-        happened = AssociationEvent(
-            kind,
-            calling_ae=str(request.calling_ae_title),
-            called_ae=str(request.called_ae_title),
-            address=_address(association),
-            at=datetime.now(UTC),
-            reason=reason,
-        )
+        calling, called, address = association.calling_ae, association.called_ae, association.address
         log.info(
             "association_%s calling=%r called=%r address=%s%s",
-            *(kind, happened.calling_ae, happened.called_ae, happened.address, f" reason={reason!r}" if reason else ""),
+            *(kind, calling, called, address, f" reason={reason!r}" if reason else ""),
         )
-        self._on_event(happened)
+        self._on_event(AssociationEvent(kind, calling, called, address, datetime.now(UTC), reason))
 
-    def _on_store(self, event: evt.Event) -> int | Dataset:
-        """Answer Success only when a power cut can no longer lose the instance (PS3.4 Table B.2-1)."""
-        requested = event.file_meta.MediaStorageSOPInstanceUID
-        sop = requested if is_uid(requested) else "invalid"
-        try:
-            self._keep(event)
-        except DataSetMismatch as error:
-            log.warning("instance_refused sop=%s why=%s", sop, error)
-            return _failure(DATA_SET_MISMATCH, str(error))
-        except PermanentError as error:
-            log.warning("instance_refused sop=%s why=%s", sop, error)
-            return _failure(CANNOT_UNDERSTAND, str(error))
-        except OSError as error:
-            log.error("instance_refused sop=%s why=%r where=%r", sop, error.strerror, trail(error))
-            return _failure(OUT_OF_RESOURCES, "The node cannot write it now; send it again later.")
-        except Exception as error:  # whatever it is, the sender must not take the instance for safe
-            log.error("instance_refused sop=%s why=%s where=%r", sop, type(error).__name__, trail(error))
-            return _failure(UNEXPECTED, "The node failed on this instance; see its log.")
-        return SUCCESS
+    def _close_doors(self) -> None:
+        for door, _ in self._doors:
+            door.close()
+        self._doors.clear()
 
-    def _keep(self, event: evt.Event) -> None:
-        calling_ae = str(cast(A_ASSOCIATE, event.assoc.requestor.primitive).calling_ae_title)
-        data = part10(event, calling_ae)
-        facts = read_facts(data)
-        receipt = self._spool.put(data, facts.series_instance_uid, facts.sop_instance_uid)
-        self.associations.carries(event.assoc, facts.series_instance_uid)
-        if receipt.outcome is Outcome.CONFLICT:
-            log.warning("instance_conflict series=%s sop=%s", facts.series_instance_uid, facts.sop_instance_uid)
-        if facts.data_set_sop_instance_uid is not None:
-            log.warning("instance_renamed series=%s sop=%s", facts.series_instance_uid, facts.sop_instance_uid)
-        self._received(Received(facts, receipt, calling_ae, datetime.now(UTC)))
+    def _port(self, *, tls: bool, configured: int) -> int:
+        ports = [door.getsockname()[1] for door, context in self._doors if (context is not None) is tls]
+        return int(ports[0]) if ports else configured
 
 
-def part10(event: evt.Event, calling_ae: str) -> bytes:
-    """A Part 10 file of the data set, byte for byte as it came, its sender in the file meta (PS3.10 Section 7.1)."""
-    meta = event.file_meta
-    if calling_ae:
-        meta.SourceApplicationEntityTitle = calling_ae
-    buffer = DicomBytesIO()
-    buffer.is_little_endian, buffer.is_implicit_VR = True, False
-    buffer.write(b"\0" * 128 + b"DICM")
-    write_file_meta_info(buffer, meta)
-    return buffer.getvalue() + event.encoded_dataset(include_meta=False)
-
-
-def _address(association: Association) -> str:
-    info = association.requestor.address_info
-    return info.address if info is not None else ""
-
-
-def _proposed(association: Association) -> list[PresentationContext]:
-    return cast(A_ASSOCIATE, association.requestor.primitive).presentation_context_definition_list
-
-
-def _failure(status: int, comment: str) -> Dataset:
-    answer = Dataset()
-    answer.Status = status
-    answer.ErrorComment = comment[:64]  # LO
-    return answer
+def _listening(host: str, port: int) -> socket.socket:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    door = socket.create_server((host, port), family=family, backlog=_WAITING_CONNECTIONS)
+    door.settimeout(_POLL_SECONDS)
+    return door

@@ -2,18 +2,96 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import struct
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 
 from pydicom.pixels import get_decoder  # type: ignore[attr-defined]
 from pydicom.uid import UID
-from pynetdicom import ALL_TRANSFER_SYNTAXES, build_context
-from pynetdicom.pdu_primitives import SOPClassCommonExtendedNegotiation
-from pynetdicom.presentation import PresentationContext
+from pynetdicom import (
+    ALL_TRANSFER_SYNTAXES,
+    PYNETDICOM_IMPLEMENTATION_UID,
+    PYNETDICOM_IMPLEMENTATION_VERSION,
+    build_context,
+)
+from pynetdicom.pdu import A_ASSOCIATE_AC, A_ASSOCIATE_RQ
+from pynetdicom.pdu_primitives import (
+    A_ASSOCIATE,
+    ImplementationClassUIDNotification,
+    ImplementationVersionNameNotification,
+    MaximumLengthNotification,
+)
+from pynetdicom.presentation import PresentationContext, negotiate_as_acceptor
 from pynetdicom.service_class import ServiceClass, StorageServiceClass
 from pynetdicom.sop_class import uid_to_service_class
 
-STORAGE_SERVICE = UID("1.2.840.10008.4.2")  # PS3.4 Annex B
+from qcnode.intake import pdu
+
 _STORAGE_BRANCH = "1.2.840.10008.5.1.4.1.1."  # where PS3.6 registers storage SOP classes, also those newer than pydicom
+
+_APPLICATION_CONTEXT = UID("1.2.840.10008.3.1.1.1")  # PS3.7 Section A.2.1
+_PDU_HEADER_BYTES = 6
+
+
+@dataclass(frozen=True)
+class Rejection:
+    """An association that is not accepted: result, source and reason of PS3.8 Table 9-21."""
+
+    result: int
+    source: int
+    reason: int
+    why: str
+
+    @property
+    def pdu(self) -> bytes:
+        """The A-ASSOCIATE-RJ."""
+        return pdu.rejection(self.result, self.source, self.reason)
+
+
+CALLING_AE_TITLE = Rejection(1, 1, 3, "calling AE title not recognised")
+PEER_NETWORK = Rejection(1, 1, 3, "peer network not allowed")
+CALLED_AE_TITLE = Rejection(1, 1, 7, "called AE title not recognised")
+LOCAL_LIMIT = Rejection(2, 3, 2, "local limit exceeded")
+DISK_FLOOR = Rejection(2, 3, 2, "the disk has too little free space")
+
+
+@dataclass(frozen=True)
+class Accepted:
+    """The A-ASSOCIATE-AC, and the transfer syntax of each presentation context that it accepts."""
+
+    pdu: bytes
+    transfer_syntaxes: Mapping[int, str]
+
+
+def request_of(body: bytes | bytearray) -> A_ASSOCIATE:
+    """The association request in an A-ASSOCIATE-RQ without its header; a Violation where it is damaged."""
+    request = A_ASSOCIATE_RQ()
+    try:
+        request.decode(bytes(_PDU_HEADER_BYTES) + bytes(body))
+        return request.to_primitive()
+    except (AssertionError, ValueError, TypeError, KeyError, IndexError, AttributeError, struct.error) as error:
+        raise pdu.Violation("the association request is damaged", pdu.Abort.INVALID_PARAMETER) from error
+
+
+def accept(request: A_ASSOCIATE, offered: list[PresentationContext], maximum_pdu_bytes: int) -> Accepted:
+    """Accept the association, with those of its presentation contexts that we offer too."""
+    results, _ = negotiate_as_acceptor(request.presentation_context_definition_list, offered)
+    answer = A_ASSOCIATE()
+    answer.application_context_name = _APPLICATION_CONTEXT
+    answer.calling_ae_title = request.calling_ae_title
+    answer.called_ae_title = request.called_ae_title
+    answer.result, answer.result_source = 0, 1
+    answer.presentation_context_definition_results_list = results
+    length, implementation = MaximumLengthNotification(), ImplementationClassUIDNotification()
+    length.maximum_length_received = maximum_pdu_bytes
+    implementation.implementation_class_uid = PYNETDICOM_IMPLEMENTATION_UID
+    version = ImplementationVersionNameNotification()
+    version.implementation_version_name = PYNETDICOM_IMPLEMENTATION_VERSION
+    answer.user_information = [length, implementation, version]
+    encoded = A_ASSOCIATE_AC()
+    encoded.from_primitive(answer)
+    accepted = {c.context_id: str(c.transfer_syntax[0]) for c in results if c.result == 0 and c.context_id is not None}
+    return Accepted(encoded.encode(), accepted)
 
 
 def decodable_transfer_syntaxes() -> frozenset[str]:
@@ -42,18 +120,6 @@ def storage_contexts(proposed: Iterable[PresentationContext]) -> list[Presentati
             syntaxes = accepted.setdefault(context.abstract_syntax, [])
             syntaxes += [uid for uid in context.transfer_syntax if uid in _DECODABLE and uid not in syntaxes]
     return [build_context(uid, syntaxes) for uid, syntaxes in accepted.items() if syntaxes]
-
-
-def service_of_unknown_classes(proposed: Iterable[PresentationContext]) -> dict[UID, SOPClassCommonExtendedNegotiation]:
-    """Have unknown storage classes served as storage, as their sender could have asked (PS3.7 Section D.3.3.6)."""
-    items: dict[UID, SOPClassCommonExtendedNegotiation] = {}
-    for context in proposed:
-        if context.abstract_syntax is not None and _is_unknown(context.abstract_syntax):
-            item = SOPClassCommonExtendedNegotiation()
-            item.sop_class_uid = context.abstract_syntax
-            item.service_class_uid = STORAGE_SERVICE
-            items[context.abstract_syntax] = item
-    return items
 
 
 def is_storage(uid: UID) -> bool:

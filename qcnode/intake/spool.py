@@ -4,8 +4,10 @@
     <state>/spool/conflicts/<SeriesInstanceUID>/<SOPInstanceUID>.<hash>.dcm    other bytes under the same UIDs
     <state>/spool/tmp/                                                         being written; nobody was told of it yet
 
-Each file is written and synced in tmp, then linked to its name: that link is the instant at which it exists. put()
-returns when the names on the way to it are on disk too, so that what it returns outlives a power cut.
+Each file is written in tmp, then linked to its name, then synced: put() returns when the file and the names on the way
+to it are on disk, so that what it returns outlives a power cut. A power cut before that may leave a name whose file is
+torn: the seal in its preamble tells, nobody was told of it, and it makes way for its sender's next attempt. Where the
+file system keeps its metadata in order, the one sync of the file is enough (disk.py); elsewhere folders are synced too.
 """
 
 from __future__ import annotations
@@ -16,11 +18,13 @@ import shutil
 import tempfile
 import threading
 from collections.abc import Collection, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 
 from qcnode.errors import PermanentError
+from qcnode.intake.disk import is_whole, sealed, sync_folder, syncs_names_with_files
 from qcnode.intake.facts import is_uid
 
 
@@ -59,25 +63,36 @@ class Spool:
             made.mkdir(parents=True, exist_ok=True)
         sync_folder(self._root)
         sync_folder(self._state)
+        self._one_sync = syncs_names_with_files(self._root)
         self._names = threading.Lock()  # held while a name comes or goes, so that no folder goes from under a new name
         self._synced: set[Path] = set()  # series folders whose own names are known to be on disk
+        self._busy: set[Path] = set()  # names that are being put
+        self._freed = threading.Condition()
+
+    @property
+    def folder(self) -> Path:
+        """The state folder."""
+        return self._state
 
     def put(self, data: bytes, series_uid: str, sop_instance_uid: str) -> Receipt:
-        """Keep the bytes of a Part 10 file; OSError when they could not be made durable."""
+        """Keep the bytes of a Part 10 file, in whose preamble its seal is put; OSError when it is not durable."""
         name = self._path(series_uid, sop_instance_uid)
         digest = _digest(data)
-        temporary = _written(data, self._temporary)
-        try:
+        with self._alone(name), _file(data, self._temporary) as (descriptor, temporary):
             outcome = Outcome.STORED
-            if not self._linked(temporary, name):
+            is_new = self._linked(temporary, name)
+            if not is_new and _digest(name.read_bytes()) == digest:
                 outcome = Outcome.DUPLICATE
-                if _digest(name.read_bytes()) != digest:
-                    outcome = Outcome.CONFLICT
-                    name = self._conflicts / series_uid / f"{sop_instance_uid}.{digest[:16]}.dcm"
-                    self._linked(temporary, name)
-            self._sync_names(name)
-        finally:
-            temporary.unlink(missing_ok=True)
+            elif not is_new:
+                outcome = Outcome.CONFLICT
+                name = self._conflicts / series_uid / f"{sop_instance_uid}.{digest[:16]}.dcm"
+                is_new = self._linked(temporary, name)
+            try:
+                self._sync(name, descriptor if is_new else None)
+            except OSError:
+                if is_new:  # it may be torn; and nobody else has it, as we are alone with its name
+                    name.unlink(missing_ok=True)
+                raise
         return Receipt(outcome, name.relative_to(self._state), digest, len(data))
 
     def read(self, series_uid: str, sop_instance_uid: str) -> bytes:
@@ -101,6 +116,14 @@ class Spool:
         for folder in sorted(self._root.iterdir()):
             yield from ((folder.name, sop_instance_uid) for sop_instance_uid in self.instances(folder.name))
 
+    def drop_torn(self, series_uid: str, sop_instance_uid: str) -> bool:
+        """Delete the file if a power cut tore it, before anybody was told of it; says whether it did."""
+        path = self._path(series_uid, sop_instance_uid)
+        if is_whole(path.read_bytes()):
+            return False
+        self.remove(series_uid, {sop_instance_uid})
+        return True
+
     def clear_temporary(self) -> int:
         """Delete what a crash left half written; call it before the listener starts. Returns the number of files."""
         left = list(self._temporary.iterdir())
@@ -121,12 +144,23 @@ class Spool:
                     self._synced.discard(gone)
 
     def _path(self, series_uid: str, sop_instance_uid: str) -> Path:
-        if not is_uid(series_uid) or not is_uid(sop_instance_uid):
-            raise PermanentError("Only a UID names a file in the spool; mend the sender.")
-        return self._root / series_uid / f"{sop_instance_uid}.dcm"
+        return instance_path(self._state, series_uid, sop_instance_uid)
+
+    @contextmanager
+    def _alone(self, name: Path) -> Iterator[None]:
+        """Wait until nobody else puts an instance of this name: what is there then is durable, or left over."""
+        with self._freed:
+            self._freed.wait_for(lambda: name not in self._busy)
+            self._busy.add(name)
+        try:
+            yield
+        finally:
+            with self._freed:
+                self._busy.remove(name)
+                self._freed.notify_all()
 
     def _linked(self, temporary: Path, name: Path) -> bool:
-        """Give the file its name, in a folder that is made where missing; False when the name is taken."""
+        """Give the file its name, in a folder that is made where missing; False when a whole file has it."""
         with self._names:
             try:
                 name.parent.mkdir()
@@ -136,16 +170,33 @@ class Spool:
             try:
                 os.link(temporary, name)
             except FileExistsError:
-                return False
+                if is_whole(name.read_bytes()):
+                    return False
+                name.unlink()
+                os.link(temporary, name)
         return True
 
-    def _sync_names(self, name: Path) -> None:
-        """Also for a name that another thread linked: it may not have come to its own sync yet."""
+    def _sync(self, name: Path, descriptor: int | None) -> None:
+        """Wait for the file and its names; without a descriptor, for one that was there, perhaps not on disk yet."""
+        if descriptor is None:
+            with name.open("rb") as file:
+                os.fsync(file.fileno())
+        else:
+            os.fsync(descriptor)
+        if self._one_sync:
+            return
         sync_folder(name.parent)
         with self._names:
             if name.parent not in self._synced:
                 sync_folder(name.parent.parent)
                 self._synced.add(name.parent)
+
+
+def instance_path(folder: Path, series_uid: str, sop_instance_uid: str) -> Path:
+    """Where the spool of a state folder keeps an instance; PermanentError for what is no UID."""
+    if not is_uid(series_uid) or not is_uid(sop_instance_uid):
+        raise PermanentError("Only a UID names a file in the spool; mend the sender.")
+    return folder / "spool" / series_uid / f"{sop_instance_uid}.dcm"
 
 
 def write_durably(path: Path, data: bytes) -> None:
@@ -160,13 +211,19 @@ def write_durably(path: Path, data: bytes) -> None:
     sync_folder(path.parent.parent)
 
 
-def sync_folder(folder: Path) -> None:
-    """Wait until the names in the folder are on disk."""
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+@contextmanager
+def _file(data: bytes, folder: Path) -> Iterator[tuple[int, Path]]:
+    """A file of its own name in the folder that holds the sealed data, not synced; its name goes at the end."""
+    descriptor, name = tempfile.mkstemp(prefix=".", suffix=".partial", dir=folder)
     try:
-        os.fsync(descriptor)
+        with os.fdopen(descriptor, "wb", buffering=0) as file:
+            for part in sealed(data):
+                rest = memoryview(part)
+                while rest:
+                    rest = rest[file.write(rest) :]
+            yield descriptor, Path(name)
     finally:
-        os.close(descriptor)
+        Path(name).unlink(missing_ok=True)
 
 
 def _written(data: bytes, folder: Path) -> Path:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from datetime import datetime
+from datetime import datetime, timedelta
 
 from sqlalchemy import select
 from sqlalchemy.orm import Session
@@ -13,6 +13,8 @@ from qcnode.ledger.models import Instance, Series
 from qcnode.ledger.moves import move
 from qcnode.ledger.records import Received
 from qcnode.states import State
+
+OUT_OF_ORDER = timedelta(minutes=1)  # instances may be recorded in another order than they arrived, by less than this
 
 
 def record_arrivals(session: Session, series_uid: str, group: Sequence[Received]) -> bool:
@@ -64,7 +66,8 @@ def _reopen(session: Session, series_uid: str, first: Received, at: datetime) ->
         session.add(series)
         move(session, series, State.RECEIVING, at)
         return
-    series.last_received_at = max(series.last_received_at, at)
+    set_back = series.last_received_at - at > OUT_OF_ORDER  # the clock was: the quiet time begins anew
+    series.last_received_at = at if set_back else max(series.last_received_at, at)
     if series.state is State.RECEIVING:
         return
     if series.attempts > 0:  # this revision was claimed: its verdict would not speak of the late instance

@@ -35,11 +35,13 @@ def assessment_row(
         at=now,
         predecessor_uid=claim.predecessor_uid,
         scores=scores,
-        documents=[_document_row(document, deliveries, now) for document in documents],
+        documents=[_document_row(claim.series_uid, document, deliveries, now) for document in documents],
     )
 
 
-def _document_row(document: NewDocument, deliveries: Sequence[tuple[str, str]], now: datetime) -> DocumentRow:
+def _document_row(
+    series_uid: str, document: NewDocument, deliveries: Sequence[tuple[str, str]], now: datetime
+) -> DocumentRow:
     return DocumentRow(
         kind=document.kind,
         sop_class_uid=document.sop_class_uid,
@@ -48,7 +50,15 @@ def _document_row(document: NewDocument, deliveries: Sequence[tuple[str, str]], 
         title=document.title,
         body=document.body,
         deliveries=[
-            Delivery(destination=destination, state=DeliveryState.PENDING, attempts=0, refusals=0, due_at=now)
+            Delivery(
+                series_uid=series_uid,
+                kind=kind,
+                destination=destination,
+                state=DeliveryState.PENDING,
+                attempts=0,
+                refusals=0,
+                due_at=now,
+            )
             for kind, destination in deliveries
             if kind == document.kind
         ],

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import logging
+import sqlite3
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from datetime import datetime
+from pathlib import Path
 from typing import Any
 
 from sqlalchemy import Connection, Engine, create_engine, event
@@ -64,6 +66,17 @@ class Database:
         self.engine = engine
         self._reader = sessionmaker(engine, expire_on_commit=False)
         self._writer = sessionmaker(engine.execution_options(writes=True), expire_on_commit=False)
+
+    def copy_to(self, file: Path) -> None:
+        """Copy an SQLite database by its online backup: one read transaction, so writers go on."""
+        connection = self.engine.raw_connection()
+        try:
+            with _translated(), closing(sqlite3.connect(file)) as copy:
+                connection.driver_connection.backup(copy)  # type: ignore[union-attr]
+        except sqlite3.OperationalError as error:
+            raise TransientError("The ledger is locked or out of reach; try again.") from error
+        finally:
+            connection.close()
 
     @contextmanager
     def reading(self) -> Iterator[Session]:

@@ -14,6 +14,7 @@ from sqlalchemy import (
     Double,
     Enum,
     ForeignKey,
+    ForeignKeyConstraint,
     Index,
     MetaData,
     String,
@@ -88,6 +89,7 @@ class Series(Row):
     state_since: Mapped[datetime]
     revision: Mapped[int]
     attempts: Mapped[int]  # claims of this revision
+    not_before: Mapped[datetime | None]  # when the next attempt is due, after one that failed
     reason: Mapped[str | None] = mapped_column(Text)  # why it is excluded or failed, or what its last attempt met
     complete_why: Mapped[str | None] = mapped_column(Text)
     calling_ae: Mapped[str] = mapped_column(String(16))
@@ -133,7 +135,7 @@ class AssessmentRow(Row):
     """The verdict on one revision of a series, and what it rests on."""
 
     __tablename__ = "assessment"
-    __table_args__ = (UniqueConstraint("series_uid", "revision"),)
+    __table_args__ = (UniqueConstraint("series_uid", "revision"), Index(None, "decision"))
 
     id: Mapped[int] = mapped_column(primary_key=True)
     series_uid: Mapped[str] = mapped_column(ForeignKey("series.series_instance_uid"))
@@ -188,13 +190,21 @@ class DocumentRow(Row):
 
 
 class Delivery(Row):
-    """One document's way to one destination, or one alert's to its address."""
+    """The way of one document or one received image to one destination, or of one alert to its address."""
 
     __tablename__ = "delivery"
-    __table_args__ = (UniqueConstraint("document_id", "destination"), Index(None, "state", "destination", "due_at"))
+    __table_args__ = (
+        UniqueConstraint("document_id", "destination"),
+        UniqueConstraint("series_uid", "sop_instance_uid", "destination"),
+        ForeignKeyConstraint(["series_uid", "sop_instance_uid"], ["instance.series_uid", "instance.sop_instance_uid"]),
+        Index(None, "state", "destination", "kind", "due_at"),
+    )
 
     id: Mapped[int] = mapped_column(primary_key=True)
-    document_id: Mapped[int] = mapped_column(ForeignKey("document.id"))
+    series_uid: Mapped[str] = mapped_column(String(64))
+    kind: Mapped[str] = mapped_column(String(16))  # the document's, or images
+    document_id: Mapped[int | None] = mapped_column(ForeignKey("document.id"))  # of a document or an alert
+    sop_instance_uid: Mapped[str | None] = mapped_column(String(64))  # of a received image
     destination: Mapped[str] = mapped_column(String(40))
     state: Mapped[DeliveryState]
     attempts: Mapped[int]
@@ -203,7 +213,7 @@ class Delivery(Row):
     sent_at: Mapped[datetime | None]
     error: Mapped[str | None] = mapped_column(Text)
 
-    document: Mapped[DocumentRow] = relationship(lazy="raise", back_populates="deliveries")
+    document: Mapped[DocumentRow | None] = relationship(lazy="raise", back_populates="deliveries")
 
 
 class Event(Row):

@@ -10,14 +10,14 @@ from sqlalchemy.orm import Session
 from qcnode.ledger.database import record
 from qcnode.ledger.models import Series
 from qcnode.ledger.records import Claim
-from qcnode.states import MAX_ATTEMPTS, TRANSITIONS, State
+from qcnode.states import ATTEMPT_PAUSES, MAX_ATTEMPTS, TRANSITIONS, State
 
 
 def move(session: Session, series: Series, to: State, now: datetime, **detail: Any) -> None:
     """Make one of the moves of `states.TRANSITIONS`, and record it."""
     if to not in TRANSITIONS[series.state]:
         raise ValueError(f"a series does not go from {series.state} to {to}")
-    series.state, series.state_since = to, now
+    series.state, series.state_since, series.not_before = to, now, None
     record(session, to.value, series.series_instance_uid, {"revision": series.revision, **detail}, now)
 
 
@@ -30,8 +30,10 @@ def held(session: Session, claim: Claim) -> Series | None:
 
 
 def give_up(session: Session, series: Series, reason: str, now: datetime, *, permanent: bool) -> State:
-    """Return a claimed series to the queue, unless another attempt is of no use."""
+    """Return a claimed series to the queue, after a pause, unless another attempt is of no use."""
     to = State.FAILED if permanent or series.attempts >= MAX_ATTEMPTS else State.READY
     series.reason = reason
     move(session, series, to, now, attempts=series.attempts, reason=reason)
+    if to is State.READY:
+        series.not_before = now + ATTEMPT_PAUSES[series.attempts - 1]
     return to

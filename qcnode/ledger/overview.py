@@ -9,9 +9,10 @@ from sqlalchemy import func, select
 from sqlalchemy.orm import selectinload, with_expression
 from sqlalchemy.orm.interfaces import ORMOption
 
+from qcnode.ledger.counters import Counters, counters
 from qcnode.ledger.database import Database
-from qcnode.ledger.models import AssessmentRow, DocumentRow, Event, Instance, Series
-from qcnode.states import State
+from qcnode.ledger.models import AssessmentRow, Delivery, DocumentRow, Event, Instance, Series
+from qcnode.states import DeliveryState, State
 
 
 class Overview:
@@ -37,6 +38,20 @@ class Overview:
         with self._database.reading() as session:
             rows = session.execute(select(Series.state, func.count()).group_by(Series.state))
             return dict.fromkeys(State, 0) | {row[0]: row[1] for row in rows}
+
+    def counters(self) -> Counters:
+        """How much of everything there is."""
+        with self._database.reading() as session:
+            return counters(session)
+
+    def dead_letters(self, limit: int = 100) -> list[tuple[Delivery, int]]:
+        """What nobody took: of each series, destination, kind and reason one delivery, and how many are like it."""
+        like = (Delivery.destination, Delivery.kind, Delivery.series_uid, Delivery.error)
+        dead = select(func.max(Delivery.id).label("id"), func.count().label("count"))
+        alike = dead.where(Delivery.state == DeliveryState.DEAD).group_by(*like).subquery()
+        newest = select(Delivery, alike.c.count).join(alike, Delivery.id == alike.c.id).order_by(Delivery.id.desc())
+        with self._database.reading() as session:
+            return [(delivery, count) for delivery, count in session.execute(newest.limit(limit))]
 
     def events(self, limit: int = 100) -> list[Event]:
         """What happened last, newest first."""

@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
+from qcnode.states import DeliveryState
+
 
 @dataclass(frozen=True)
 class Received:
@@ -62,8 +64,34 @@ class NewDocument:
 
 
 @dataclass(frozen=True)
+class Forwarding:
+    """A destination that gets the received images themselves, but none that it sent.
+
+    only_from: the AE titles whose images it gets; empty: of all.
+    """
+
+    destination: str
+    ae_title: str  # its own
+    only_from: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Settlement:
+    """What an attempt made of a delivery; PENDING: it is due again at `due_at`, `error` says why.
+
+    refused: the destination answered, and the answer was no; or it broke the association off over this very object.
+    """
+
+    delivery_id: int
+    state: DeliveryState
+    error: str | None = None
+    due_at: datetime | None = None
+    refused: bool = False
+
+
+@dataclass(frozen=True)
 class DueDelivery:
-    """A document whose turn to be sent has come."""
+    """A document, an alert or a received image whose turn to be sent has come."""
 
     id: int
     destination: str
@@ -72,6 +100,8 @@ class DueDelivery:
     series_uid: str
     kind: str
     sop_instance_uid: str | None
-    path: str | None
-    title: str | None
-    body: str | None
+    path: str | None = None  # relative to the state folder; an image lies in the spool
+    title: str | None = None
+    body: str | None = None
+    sop_class_uid: str | None = None
+    transfer_syntax_uid: str | None = None  # of an image

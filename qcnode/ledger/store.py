@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from datetime import datetime, timedelta
+from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from sqlalchemy import Select, exists, or_, select, update
+from sqlalchemy import Select, and_, exists, or_, select, update
 
 from qcnode import config
 from qcnode.errors import ConfigError, PermanentError
@@ -15,11 +16,11 @@ from qcnode.ledger import overview
 from qcnode.ledger.arrivals import record_arrivals
 from qcnode.ledger.assessments import assessment_row
 from qcnode.ledger.database import Database, connect, record
-from qcnode.ledger.deliveries import Deliveries, revive
+from qcnode.ledger.deliveries import IMAGES, Deliveries, forward, revive
 from qcnode.ledger.models import AssessmentRow, Delivery, DocumentRow, Instance, Series
 from qcnode.ledger.moves import give_up, held, move
-from qcnode.ledger.records import Claim, NewDocument, Received, Receiving
-from qcnode.states import DeliveryState, State
+from qcnode.ledger.records import Claim, Forwarding, NewDocument, Received, Receiving
+from qcnode.states import LONGEST_PAUSE, DeliveryState, State
 from qcnode.verdict import Assessment
 
 FINAL = (State.ASSESSED, State.EXCLUDED)
@@ -46,6 +47,10 @@ class Store:
         except OSError as error:
             raise ConfigError(f"The state folder {state.folder} cannot be made; check state.folder.") from error
         return cls(state.ledger_url or f"sqlite:///{(state.folder / 'ledger.sqlite3').resolve()}")
+
+    def copy_to(self, file: Path) -> None:
+        """Copy the ledger, which must be SQLite, as it is at one instant; nobody waits for it."""
+        self._database.copy_to(file)
 
     def close(self) -> None:
         """Close every connection."""
@@ -106,22 +111,37 @@ class Store:
             for uid, s in series.items()
         ]
 
-    def mark_ready(self, series_uid: str, revision: int, why: str, now: datetime) -> bool:
-        """RECEIVING → READY; False when the series moved on in the meantime."""
+    def mark_ready(
+        self, series_uid: str, revision: int, why: str, now: datetime, forwardings: Sequence[Forwarding] = ()
+    ) -> bool:
+        """RECEIVING → READY, and its images on their way; False when the series moved on in the meantime."""
         with self._database.writing() as session:
             series = session.get(Series, series_uid, with_for_update=True)
             if series is None or (series.state, series.revision) != (State.RECEIVING, revision):
                 return False
             series.complete_why = why
             move(session, series, State.READY, now, why=why)
+            forward(session, series_uid, forwardings, now)
             return True
+
+    def clock_moved(self, by: timedelta, now: datetime) -> None:
+        """The system's clock was set forward (or back: negative): the quiet time of open series moves along.
+
+        What arrived since bears the new time already, and stays as it is.
+        """
+        by_old_clock = Series.last_received_at <= now - by if by > timedelta(0) else Series.last_received_at > now
+        with self._database.writing() as session:
+            open_series = select(Series).where(Series.state == State.RECEIVING, by_old_clock).with_for_update()
+            for series in session.scalars(open_series):
+                series.last_received_at += by
+            record(session, "clock_moved", None, {"seconds": round(by.total_seconds())}, now)
 
     # Assessing
 
     def claim(self, now: datetime) -> Claim | None:
         """READY → ASSESSING for the series that waits longest; None when none does."""
         with self._database.writing() as session:
-            series = session.scalars(next_ready()).first()
+            series = session.scalars(next_ready(now)).first()
             if series is None:
                 return None
             series.attempts += 1
@@ -155,10 +175,12 @@ class Store:
         documents: Sequence[NewDocument],
         deliveries: Sequence[tuple[str, str]],
         now: datetime,
+        forwardings: Sequence[Forwarding] = (),
     ) -> bool:
         """ASSESSING → ASSESSED with scores, verdict, documents and deliveries; or → EXCLUDED with the reason alone.
 
-        deliveries: (document kind, destination); each document of the kind goes there.
+        deliveries: (document kind, destination); each document of the kind goes there. forwardings: who gets the
+        images because of this verdict.
         Returns False, and stores nothing, when the claim was lost. The documents' files must be on disk already.
         """
         if strays := {kind for kind, _ in deliveries} - {document.kind for document in documents}:
@@ -172,6 +194,7 @@ class Store:
                 move(session, series, State.EXCLUDED, now, reason=assessment.excluded)
                 return True
             session.add(assessment_row(claim, assessment, documents, deliveries, now))
+            forward(session, claim.series_uid, forwardings, now)
             move(session, series, State.ASSESSED, now, decision=assessment.verdict.decision.value)
             return True
 
@@ -187,12 +210,13 @@ class Store:
             claimed = session.scalars(select(Series).where(Series.state == State.ASSESSING).with_for_update()).all()
             for series in claimed:
                 give_up(session, series, "The node stopped while it assessed this series.", now, permanent=False)
+                series.not_before = None  # the stop was pause enough
             return [series.series_instance_uid for series in claimed]
 
     def retry(self, series_uid: str, now: datetime) -> bool:
         """Assess a finished series again, as a new revision, so that its documents' UIDs differ; revive its deliveries.
 
-        A series that was assessed and has dead deliveries needs those alone, and is not assessed again.
+        A series that was assessed or excluded and has dead deliveries needs those alone, and is not assessed again.
         Returns False when the series is at work already and nothing was dead; PermanentError for an unknown series.
         """
         with self._database.writing() as session:
@@ -200,7 +224,7 @@ class Store:
             if series is None:
                 raise PermanentError(f"The ledger knows no series {series_uid}; `qcnode status` lists those it knows.")
             revived = revive(session, now, series_uid)
-            if series.state not in (*FINAL, State.FAILED) or (revived and series.state is State.ASSESSED):
+            if series.state not in (*FINAL, State.FAILED) or (revived and series.state in FINAL):
                 return revived > 0
             series.revision, series.attempts, series.reason = series.revision + 1, 0, None
             move(session, series, State.READY, now, why="retry")
@@ -208,19 +232,22 @@ class Store:
 
     # Retention
 
-    def retainable(self, now: datetime, retention_days: float) -> list[tuple[str, tuple[str, ...]]]:
+    def retainable(
+        self, now: datetime, retention_days: float, destinations: Sequence[str] = ()
+    ) -> list[tuple[str, tuple[str, ...]]]:
         """Series whose images may go, with the SOP Instance UIDs in the spool.
 
-        Those that were finished, and their documents delivered, that many days ago. One that failed waits for a person.
+        Those that were finished, and all of theirs delivered, that many days ago. One that failed waits for a person,
+        and so do images that one of the `destinations` did not take.
         """
         kept_since = now - timedelta(days=retention_days)
+        not_taken = and_(
+            Delivery.state == DeliveryState.DEAD, Delivery.kind == IMAGES, Delivery.destination.in_(destinations)
+        )
         on_its_way = exists(
-            select(Delivery.id)
-            .join(DocumentRow)
-            .join(AssessmentRow)
-            .where(
-                AssessmentRow.series_uid == Series.series_instance_uid,
-                or_(Delivery.state == DeliveryState.PENDING, Delivery.sent_at > kept_since),
+            select(Delivery.id).where(
+                Delivery.series_uid == Series.series_instance_uid,
+                or_(Delivery.state == DeliveryState.PENDING, Delivery.sent_at > kept_since, not_taken),
             )
         )
         with self._database.reading() as session:
@@ -254,10 +281,12 @@ class Store:
             return True
 
 
-def next_ready() -> Select[Series]:
+def next_ready(now: datetime) -> Select[Series]:
     """The series that waits longest for its assessment; other claimers pass it by while it is being claimed.
 
     SKIP LOCKED is PostgreSQL's; SQLite has one writer at a time.
     """
-    waiting = select(Series).where(Series.state == State.READY).order_by(Series.state_since)
+    # One that would have to pause longer than any does was put off by a clock that has been set back since.
+    due = or_(Series.not_before.is_(None), Series.not_before <= now, Series.not_before > now + LONGEST_PAUSE)
+    waiting = select(Series).where(Series.state == State.READY, due).order_by(Series.state_since)
     return waiting.limit(1).with_for_update(skip_locked=True)

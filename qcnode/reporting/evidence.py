@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import re
-import struct
 import unicodedata
-import zlib
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -19,9 +17,9 @@ from uuid import UUID, uuid5
 from pydicom import Dataset, dcmread
 from pydicom.datadict import dictionary_VR
 from pydicom.dataelem import RawDataElement
-from pydicom.errors import InvalidDicomError
 
 from qcnode.errors import PermanentError
+from qcnode.imaging.stack import UNREADABLE
 
 MANUFACTURER = "qcnode"
 VERSION = version("qcnode")
@@ -41,8 +39,6 @@ _IDENTITY = (
     *("ClinicalTrialSiteName", "ClinicalTrialSubjectID", "ClinicalTrialSubjectReadingID"),
 )
 _READ = [*_REFERENCE, *_IDENTITY, "InstanceNumber", "SeriesNumber"]
-_UNREADABLE = (InvalidDicomError, EOFError, OSError, ValueError, TypeError, LookupError, AttributeError)
-_UNREADABLE_BYTES = (*_UNREADABLE, struct.error, zlib.error, NotImplementedError)
 
 
 def derived_uid(*parts: str) -> str:
@@ -143,9 +139,9 @@ def _header(instance: bytes) -> Dataset | None:
         for keyword in ("SOPClassUID", "SOPInstanceUID"):  # the request's, where the data set has lost its own
             if not header.get(keyword):
                 setattr(header, keyword, header.file_meta[f"MediaStorage{keyword}"].value)
-        if not all(header.get(keyword) for keyword in _REFERENCE):
-            return None
-    except _UNREADABLE_BYTES:
+        if not all(header.get(keyword) and isinstance(header.get(keyword), str) for keyword in _REFERENCE):
+            return None  # missing, or several values where one is allowed
+    except UNREADABLE:
         return None
     for keyword in (*_IDENTITY, "InstanceNumber", "SeriesNumber"):
         element = header.get_item(keyword, keep_deferred=True)
@@ -170,7 +166,7 @@ def _reference(header: Dataset) -> Dataset:
 def _whole_number(header: Dataset, keyword: str) -> int:
     try:
         return int(header.get(keyword) or 0)
-    except _UNREADABLE:
+    except UNREADABLE:
         return 0
 
 

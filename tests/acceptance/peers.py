@@ -69,6 +69,7 @@ class NodeProcess:
     web_port: int
     extra: str = ""  # more of the configuration
     dicom: str = ""  # more of its [dicom] section
+    start_seconds: float = 60.0  # that a start may take
     process: subprocess.Popen[bytes] | None = field(default=None, init=False)
     _ledger: Store | None = field(default=None, init=False)
 
@@ -89,7 +90,7 @@ class NodeProcess:
         command = [sys.executable, "-m", "qcnode", "serve", "--config", str(self.config)]
         self.process = subprocess.Popen(command, stdout=log, stderr=log, start_new_session=True)
         log.close()
-        wait_until(self._answers, 60, "the start of the node")
+        wait_until(self._answers, self.start_seconds, "the start of the node")
         return self
 
     def kill(self) -> None:

@@ -44,16 +44,17 @@ def send_until_cut_off(port: int, instances: Sequence[Dataset], acknowledged: li
     entity.add_requested_context(MRImageStorage, ExplicitVRLittleEndian)
     association = entity.associate("127.0.0.1", port, ae_title="QCNODE")
     assert association.is_established
-    for instance in instances:
-        if not association.is_established:
-            return
-        try:
-            answer = association.send_c_store(instance)
-        except RuntimeError:  # the association ended since we looked
-            return
-        if "Status" in answer and answer.Status == 0x0000:
-            acknowledged.append(instance)
-    association.release()
+    with association.dul.socket.socket:  # pynetdicom leaves it open when the peer resets it
+        for instance in instances:
+            if not association.is_established:
+                return
+            try:
+                answer = association.send_c_store(instance)
+            except RuntimeError:  # the association ended since we looked
+                return
+            if "Status" in answer and answer.Status == 0x0000:
+                acknowledged.append(instance)
+        association.release()
 
 
 def children(pid: int) -> list[int]:
