@@ -22,14 +22,15 @@ class FitConfig(BaseModel):
     seed: int = 1
     shared_epochs: int = Field(0, ge=0)  # of one encoder on all seven artifacts, from which every member then starts
     shared_learning_rate: float = 1e-3
+    shared_redraw: float = Field(0.0, ge=0, le=1)  # share of scans without it to which an artifact is added
     epochs: int = Field(20, ge=0)  # of each member
-    learning_rate: float = 1e-3  # cosine annealing takes it to zero
+    learning_rate: float = 1e-3  # the highest; it warms up and anneals to zero
     weight_decay: float = 1e-4
     batching: Literal["rotating", "standard"] = "rotating"
     blocks: int = Field(2, gt=0)  # rotating blocks of four in one batch; a standard batch has as many scans
     reweight: bool = True
     bf16: bool = True  # autocast; the shipped figures are measured in float32
-    redraw: float = Field(0.0, ge=0, le=1)  # share of scans on which the artifact is drawn anew, where that can be
+    redraw: float = Field(0.0, ge=0, le=1)  # share of a member's scans on which its artifact is drawn anew
     intensity_jitter: float = 0.05  # standard deviation of the log of a scan's intensity scale
     gamma_jitter: float = 0.2  # of the log of its exponent, where no trained artifact is a matter of intensity
     members: dict[Artifact, dict[str, Any]] = {}  # what is different for the member of an artifact

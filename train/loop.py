@@ -27,9 +27,9 @@ from train.config import FitConfig
 from train.dataset import Inputs
 from train.metrics import macro_f1
 from train.progress import progress
-from train.redraw import REDRAWN, redrawn
+from train.redraw import REDRAWN, can_be_redrawn, redrawn
 from train.reweight import reweighted_loss
-from train.variation import varied
+from train.variation import Image, varied
 
 log = logging.getLogger(__name__)
 SHARED = "shared.safetensors"
@@ -187,17 +187,43 @@ def _batches(
         labels, planes = data.labels[batch], data.planes[batch]
         images = []
         for slot, index in enumerate(batch):
-            image = np.asarray(data.images[index], np.float32)
-            if len(artifacts) == 1 and artifacts <= REDRAWN and generator.random() < config.redraw:
+            if len(artifacts) == 1:
                 (artifact,) = artifacts
-                column = list(Artifact).index(artifact)
-                without = int(generator.choice(np.flatnonzero(data.labels[:, column] == Severity.NONE)))
-                planes[slot] = data.planes[without]
-                image = np.asarray(data.images[without], np.float32)
-                image = redrawn(image, artifact, Severity(int(labels[slot, column])), generator)
+                image, planes[slot] = _of_severity(data, int(index), artifact, config, generator)
+            else:
+                image, labels[slot] = _with_fresh_artifacts(data, int(index), artifacts, config, generator)
             images.append(varied(image, artifacts, config, generator))
         device = _device()
         yield _on_device(np.stack(images)), torch.from_numpy(labels).to(device), torch.from_numpy(planes).to(device)
+
+
+def _of_severity(
+    data: Inputs, index: int, artifact: Artifact, config: FitConfig, generator: np.random.Generator
+) -> tuple[Image, int]:
+    """The scan, or another without the artifact on which it is drawn at this scan's severity; and its plane."""
+    column = list(Artifact).index(artifact)
+    if artifact not in REDRAWN or generator.random() >= config.redraw:
+        return np.asarray(data.images[index], np.float32), int(data.planes[index])
+    severity = Severity(int(data.labels[index, column]))
+    index = int(generator.choice(np.flatnonzero(data.labels[:, column] == Severity.NONE)))
+    image = redrawn(np.asarray(data.images[index], np.float32), artifact, severity, generator)
+    return image, int(data.planes[index])
+
+
+def _with_fresh_artifacts(
+    data: Inputs, index: int, artifacts: Set[Artifact], config: FitConfig, generator: np.random.Generator
+) -> tuple[Image, NDArray[np.int64]]:
+    """The scan with artifacts that it did not have drawn onto it here and there; and its labels then."""
+    image, labels = np.asarray(data.images[index], np.float32), data.labels[index].copy()
+    for artifact in REDRAWN:
+        severities = {a: Severity(int(label)) for a, label in zip(Artifact, labels, strict=True)}
+        if artifact not in artifacts or not can_be_redrawn(artifact, severities):
+            continue
+        if generator.random() < config.shared_redraw:
+            severity = Severity(int(generator.integers(len(Severity))))
+            image = redrawn(image, artifact, severity, generator)
+            labels[list(Artifact).index(artifact)] = severity
+    return image, labels
 
 
 def _logits(
@@ -220,9 +246,11 @@ def _on_device(images: NDArray[np.float32]) -> Tensor:
 def _optimizer(
     model: nn.Module, learning_rate: float, config: FitConfig, steps: int
 ) -> tuple[torch.optim.Optimizer, torch.optim.lr_scheduler.LRScheduler]:
-    """Adam whose learning rate anneals to zero along a cosine over the run's steps."""
+    """Adam whose learning rate warms up and then anneals to zero over the run's steps (arXiv 1708.07120)."""
     optimizer = torch.optim.AdamW(model.parameters(), learning_rate, weight_decay=config.weight_decay)
-    return optimizer, torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, max(steps, 1))
+    return optimizer, torch.optim.lr_scheduler.OneCycleLR(
+        optimizer, learning_rate, total_steps=max(steps, 2), pct_start=0.15
+    )
 
 
 def _severity_weights(labels: NDArray[np.int64]) -> Tensor:
