@@ -7,7 +7,9 @@ import logging
 import subprocess
 import time
 from collections.abc import Callable, Iterator, Sequence, Set
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -33,6 +35,7 @@ from train.variation import Image, varied
 
 log = logging.getLogger(__name__)
 SHARED = "shared.safetensors"
+T = TypeVar("T")
 
 
 class Shared(nn.Module):
@@ -88,8 +91,8 @@ def fit_shared(
     for epoch, batches in enumerate(epochs):
         started, losses = time.monotonic(), []
         model.train()
-        for images, labels, planes in _batches(
-            training, batches, frozenset(artifacts), config, generator, f"shared {epoch + 1}"
+        for images, labels, planes in _ahead(
+            _batches(training, batches, frozenset(artifacts), config, generator, f"shared {epoch + 1}")
         ):
             with _autocast(config):
                 severity, plane = model(images)
@@ -136,8 +139,8 @@ def fit_member(
     for epoch, batches in enumerate([[], *epochs]):
         started, losses = time.monotonic(), []
         member.train()
-        for images, labels, planes in _batches(
-            training, batches, frozenset({artifact}), config, generator, f"{artifact} {epoch}/{count}"
+        for images, labels, planes in _ahead(
+            _batches(training, batches, frozenset({artifact}), config, generator, f"{artifact} {epoch}/{count}")
         ):
             with _autocast(config):
                 output = member(images)
@@ -172,6 +175,15 @@ def fit_member(
                 "commit": _commit(),
             }
             (out / f"{artifact}.json").write_text(json.dumps(record, indent=2) + "\n")
+
+
+def _ahead(batches: Iterator[T]) -> Iterator[T]:
+    """The same batches; each is made in a thread while the model learns from the one before."""
+    with ThreadPoolExecutor(1) as pool:
+        coming = pool.submit(next, batches, None)
+        while (batch := coming.result()) is not None:
+            coming = pool.submit(next, batches, None)
+            yield batch
 
 
 def _batches(
