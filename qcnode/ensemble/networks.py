@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
+from typing import NamedTuple
 
 import torch
 from monai.networks.nets.resnet import ResNet, ResNetBlock
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from qcnode.ensemble import published
 from qcnode.errors import ConfigError
 
 _BLOCK = (2, 4, 4)  # voxels: the stem's stride, and the blocks whose statistics stand beside its channels
@@ -152,12 +155,44 @@ def compact_resnet(width: int) -> tuple[nn.Module, int]:
     return encoder, encoder.features
 
 
-# A builder takes the width; returns the module, (batch, 1, slice, row, column) → (batch, features), and their number.
-ENCODERS: dict[str, Callable[[int], tuple[nn.Module, int]]] = {"compact-resnet": compact_resnet}
+class Entry(NamedTuple):
+    """An encoder's builder, which takes the width and gives the module and its features' number; and its own width."""
+
+    build: Callable[[int], tuple[nn.Module, int]]
+    own_width: int
+
+
+# Each module maps (batch, 1, slice, row, column) to (batch, features).
+ENCODERS: dict[str, Entry] = {
+    "compact-resnet": Entry(compact_resnet, 16),
+    "resnet10": Entry(partial(published.resnet, blocks=(1, 1, 1, 1), bottleneck=False), 64),
+    "resnet18": Entry(partial(published.resnet, blocks=(2, 2, 2, 2), bottleneck=False), 64),
+    "resnet50": Entry(partial(published.resnet, blocks=(3, 4, 6, 3), bottleneck=True), 64),
+    "resnet101": Entry(partial(published.resnet, blocks=(3, 4, 23, 3), bottleneck=True), 64),
+    "densenet169": Entry(partial(published.densenet, blocks=(6, 12, 32, 32)), 64),
+    "densenet264": Entry(partial(published.densenet, blocks=(6, 12, 64, 48)), 64),
+    "mednext_s": Entry(published.mednext, 32),
+}
+FUSED = "+dft"  # after an encoder's name: a second one of its kind sees the spectrum
 
 
 def encoder(name: str, width: int) -> tuple[nn.Module, int]:
     """A new encoder and the number of its features; raises ConfigError for a name that is not among ENCODERS."""
-    if name not in ENCODERS:
-        raise ConfigError(f'There is no encoder "{name}"; this version has {", ".join(ENCODERS)}.')
-    return ENCODERS[name](width)
+    build = _entry(name).build
+    if not name.endswith(FUSED):
+        return build(width)
+    (spatial, channels), (spectral, _) = build(width), build(width)
+    return published.FourierFusion(spatial, spectral), 2 * channels
+
+
+def own_width(name: str) -> int:
+    """The width with which the encoder is the published one; raises ConfigError as `encoder` does."""
+    return _entry(name).own_width
+
+
+def _entry(name: str) -> Entry:
+    if (entry := ENCODERS.get(name.removesuffix(FUSED))) is None:
+        raise ConfigError(
+            f'There is no encoder "{name}"; this version has {", ".join(ENCODERS)}, and each with {FUSED} behind it.'
+        )
+    return entry
