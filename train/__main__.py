@@ -56,7 +56,9 @@ def fit(
     batching: Annotated[str | None, typer.Option(help="rotating or standard.")] = None,
     reweight: Annotated[bool | None, typer.Option(help="BRIQA's gradient reweighting.")] = None,
     seed: int | None = None,
-    config: Annotated[Path | None, typer.Option(help="A TOML file; options given here win.")] = None,
+    config: Annotated[
+        Path | None, typer.Option(help="A TOML file, or a preset's name; options given here win.")
+    ] = None,
     start: Annotated[
         Path | None, typer.Option(help="An earlier run whose split and shared encoder to go on from.")
     ] = None,

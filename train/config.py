@@ -11,6 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from qcnode.artifacts import Artifact
 from qcnode.errors import ConfigError
 
+PRESETS = Path(__file__).parent / "presets"
 _SHAREDS_OWN = {"members", "shared_epochs", "shared_learning_rate", "shared_redraw"}
 _MEMBERS_OWN = {
     "members",
@@ -84,7 +85,12 @@ class FitConfig(BaseModel):
 
 
 def read_config(path: Path | None, **overrides: object) -> FitConfig:
-    """The configuration in the TOML file (None: the defaults), with the overrides that are not None on top."""
+    """The configuration in the TOML file (None: the defaults), with the overrides that are not None on top.
+
+    A name without a suffix is a preset's: `briqa` is train/presets/briqa.toml.
+    """
+    if path and path.name == str(path) and not path.suffix:
+        path = PRESETS / f"{path}.toml"
     try:
         values = tomllib.loads(path.read_text()) if path else {}
         return FitConfig.model_validate(values | {key: value for key, value in overrides.items() if value is not None})
