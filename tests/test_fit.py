@@ -105,6 +105,19 @@ def test_a_later_run_goes_on_from_an_earlier_ones_split_and_encoder(run: Path, d
     assert all(torch.equal(tensor, member[key]) for key, tensor in shared.items() if key.startswith("encoder."))
 
 
+def test_the_baseline_without_a_network_is_measured_on_the_same_scans(
+    run: Path, data: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    command = ["evaluate", "--data", str(data), "--forest", "--json"]
+    assert main([*command, "--runs", str(run)]) == 0
+    found = json.loads(capsys.readouterr().out)
+    part_of = json.loads((run / "split.json").read_text())
+    assert {its["subjects"] for its in found.values()} == {list(part_of.values()).count("test")}
+    assert len(found["Noise"]["challenge"]) == 15
+    assert main(command) == 2
+    assert "name it with --runs" in capsys.readouterr().err
+
+
 class Killed(Exception):  # noqa: N818 - what happened
     """The process is gone."""
 
@@ -174,8 +187,12 @@ def test_every_patient_is_tested_once_a_repeat_and_the_figures_are_pooled(
     shown = capsys.readouterr().out
     assert "| Motion | 2 / 3 / 3 | 3 / 2 / 3 | 3 / 3 / 2 |" in shown
     assert "| mean | **" in shown
-    report = json.loads((tmp_path / "report.json").read_text())["Motion"]
-    assert (report["subjects"], report["scans"]) == (8, 2 * 24)
+    report = json.loads((tmp_path / "report.json").read_text())
+    assert report.keys() == {"members", "forests"}
+    for found in report.values():
+        assert (found["Motion"]["subjects"], found["Motion"]["scans"]) == (8, 2 * 24)
+    truth = [found["Motion"]["scans_by_severity"] for found in report.values()]
+    assert truth == 2 * [[16, 16, 16]]
     for repeat in (1, 2):
         rows = [p.read_text().splitlines()[1:] for p in tmp_path.glob(f"repeat-{repeat}/fold-*/predictions.csv")]
         assert len(rows) == 3

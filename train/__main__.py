@@ -98,9 +98,11 @@ def fit(
     else:
         typer.echo(counts_table(scans, {}))
         everything = _inputs(data, cache, None, [])
-        pooled = cross_validated(settings, artifacts, everything, out, count=folds, repeats=repeats, init=init)
-        (out / "report.json").write_text(json.dumps(record(pooled), indent=2) + "\n")
-        typer.echo(table({artifact: figures(its) for artifact, its in pooled.items()}))
+        results = cross_validated(settings, artifacts, everything, out, count=folds, repeats=repeats, init=init)
+        report = {name: record(found) for name, found in results._asdict().items()}
+        (out / "report.json").write_text(json.dumps(report, indent=2) + "\n")
+        for name, found in results._asdict().items():
+            typer.echo(f"\n{name}\n\n{table({artifact: figures(its) for artifact, its in found.items()})}")
 
 
 @app.command()
@@ -108,14 +110,27 @@ def evaluate(
     data: Data,
     weights: Annotated[Path | None, typer.Option(help="A weights folder; default the shipped one.")] = None,
     runs: Annotated[Path | None, typer.Option(help="The run whose test subjects to use; default everybody.")] = None,
+    forest: Annotated[
+        bool,
+        typer.Option("--forest", help="Instead of weights: forests of image-quality metrics, from RUN's training."),
+    ] = False,
     as_json: Annotated[bool, typer.Option("--json")] = False,
     cache: Cache = None,
 ) -> None:
-    """Measure a weights folder on rated scans."""
+    """Measure a weights folder, or the baseline without a network, on rated scans."""
     from qcnode.ensemble.runtime import Ensemble
+    from train.forest import forest_graded, measured
     from train.report import figures, graded, record, table
+    from train.split import TRAIN, VALIDATION
 
-    found = graded(Ensemble.load(weights), _test_inputs(data, cache, runs))
+    if forest and (weights or not runs):
+        raise ConfigError("--forest learns from the training subjects of a run: name it with --runs, and no --weights.")
+    test = _test_inputs(data, cache, runs)
+    if forest and runs:
+        training = _inputs(data, cache, _read_split(runs), [TRAIN, VALIDATION])
+        found = forest_graded(measured(training) | measured(test), list(Artifact), training, test, seed=1)
+    else:
+        found = graded(Ensemble.load(weights), test)
     typer.echo(json.dumps(record(found), indent=2) if as_json else table({a: figures(g) for a, g in found.items()}))
 
 

@@ -7,6 +7,7 @@ import logging
 import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 from safetensors.torch import load_file
@@ -21,6 +22,7 @@ from train.config import FitConfig
 from train.counts import refuse_absent
 from train.dataset import Inputs, Scan
 from train.feed import device
+from train.forest import forest_graded, measured
 from train.loop import severity_logits
 from train.report import Graded
 from train.run import fit_run
@@ -56,6 +58,13 @@ def parts(fold_of: Mapping[str, int], fold: int) -> dict[str, str]:
     return {subject: TEST if its == fold else VALIDATION if its == after else TRAIN for subject, its in fold_of.items()}
 
 
+class Results(NamedTuple):
+    """What the members say of every subject, and what forests of image-quality metrics say on the same folds."""
+
+    members: dict[Artifact, Graded]
+    forests: dict[Artifact, Graded]
+
+
 def cross_validated(
     config: FitConfig,
     artifacts: Sequence[Artifact],
@@ -65,8 +74,8 @@ def cross_validated(
     count: int,
     repeats: int,
     init: Path | None = None,
-) -> dict[Artifact, Graded]:
-    """What the members of each fold say of its subjects, pooled over folds and repeats.
+) -> Results:
+    """What the members of each fold say of its subjects, pooled over folds and repeats; and the baseline's word.
 
     Each repeat has its own folds and its own seed. Every run lies in out/repeat-R/fold-F with its predictions.csv.
     """
@@ -75,17 +84,22 @@ def cross_validated(
     for fold_of in fold_ofs:  # before hours are spent
         for fold in range(count):
             refuse_absent(scans.scans, parts(fold_of, fold), artifacts)
-    pooled: dict[Artifact, list[Graded]] = {artifact: [] for artifact in artifacts}
+    rows = measured(scans)
+    results: list[Results] = []
     for repeat, (its, fold_of) in enumerate(zip(configs, fold_ofs, strict=True), start=1):
         for fold in range(count):
             log.info("fold_started repeat=%d/%d fold=%d/%d", repeat, repeats, fold + 1, count)
             run, part_of = out / f"repeat-{repeat}" / f"fold-{fold + 1}", parts(fold_of, fold)
             fit_run(its, artifacts, scans, part_of, run, init=init)
-            found = {artifact: _tested(its.of(artifact), artifact, scans, part_of, run) for artifact in artifacts}
-            _save(found, scans.of(subjects_of(part_of, TEST)), run)
-            for artifact, graded in found.items():
-                pooled[artifact].append(graded)
-    return {artifact: _together(each) for artifact, each in pooled.items()}
+            test = scans.of(subjects_of(part_of, TEST))
+            others = scans.of(part_of.keys() - subjects_of(part_of, TEST))
+            members = {artifact: _tested(its.of(artifact), artifact, scans, part_of, run) for artifact in artifacts}
+            _save(members, test, run)
+            results.append(Results(members, forest_graded(rows, artifacts, others, test, its.seed)))
+    return Results(
+        {artifact: _together([each.members[artifact] for each in results]) for artifact in artifacts},
+        {artifact: _together([each.forests[artifact] for each in results]) for artifact in artifacts},
+    )
 
 
 def _tested(config: FitConfig, artifact: Artifact, scans: Inputs, part_of: Mapping[str, str], run: Path) -> Graded:
