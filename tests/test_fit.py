@@ -169,6 +169,20 @@ def test_members_start_from_a_weights_folder_where_they_are_of_its_kind(
     assert "is compact-resnet of width 2, not compact-resnet of width 1: it starts from chance" in caplog.text
 
 
+@pytest.mark.parametrize(("weight", "learned"), [(0, False), (1, True)])
+def test_the_plane_is_learned_when_it_has_a_weight(
+    weight: int, learned: bool, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(loop, "macro_f1", lambda *_: 0.5)  # a tie: the last epoch is kept
+    config = tmp_path / "plane.toml"
+    config.write_text(f"plane_weight = {weight}\nweight_decay = 0\n")
+    command = ["fit", "--data", str(data), "--out", str(tmp_path), "--artifact", "Motion", "--config", str(config)]
+    assert main([*command, *TINY]) == 0
+    started, ended = new_member(FitConfig(width=2)).state_dict(), load_file(tmp_path / "Motion.safetensors")
+    assert torch.equal(started["plane.weight"], ended["plane.weight"]) is not learned
+    assert not torch.equal(started["severity.weight"], ended["severity.weight"])
+
+
 def test_a_member_trained_with_corn_is_exported_and_graded(run: Path, data: Path, tmp_path: Path) -> None:
     out = shutil.copytree(run, tmp_path / "run")
     command = ["fit", "--data", str(data), "--artifact", "Noise", "--loss", "corn", "--seed", "3", *TINY]

@@ -42,6 +42,7 @@ class FitConfig(BaseModel):
     schedule: Literal["one-cycle", "cosine"] = "one-cycle"  # both anneal to zero; the first warms up
     loss: Literal["cross-entropy", "weighted", "focal", "corn"] = "cross-entropy"
     label_smoothing: float = Field(0.0, ge=0, lt=1)  # of the cross-entropy
+    plane_weight: float = Field(1.0, ge=0)  # of naming the plane, the second task, beside the severity's loss
     weight_decay: float = 1e-4
     dropout: float = Field(0.3, ge=0, lt=1)  # of the features, before the heads
     batching: Literal["rotating", "standard"] = "rotating"

@@ -65,7 +65,8 @@ def fit_shared(
                 severity, plane = model(images)
             labels = labels[:, chosen]
             losses_of = F.cross_entropy(severity[:, :, chosen], labels, reduction="none") * weights[chosen, labels]
-            losses.append(_step(losses_of.mean(0).sum() + F.cross_entropy(plane, planes), stage))
+            loss = losses_of.mean(0).sum() + config.plane_weight * F.cross_entropy(plane, planes)
+            losses.append(_step(loss, stage))
         logits = severity_logits(model, lambda images: model(images)[0], validation, bf16=config.bf16)
         f1 = {a: macro_f1(validation.labels[:, i], logits[:, :, i].argmax(1)) for i, a in enumerate(Artifact)}
         scores = " ".join(f"{artifact}={f1[artifact]:.3f}" for artifact in artifacts)
@@ -111,7 +112,7 @@ def fit_member(
             severity = labels[:, index]
             terms = loss_function(output.outputs, severity)
             loss = reweighted_loss(output.features, terms, severity) if config.reweight else terms.mean()
-            losses.append(_step(loss + F.cross_entropy(output.plane, planes), stage))
+            losses.append(_step(loss + config.plane_weight * F.cross_entropy(output.plane, planes), stage))
         logits = severity_logits(member, lambda images: member(images).severity, validation, bf16=config.bf16)
         score = macro_f1(truth, probabilities(logits, fitted_calibration(logits, truth)).argmax(1))
         seconds, mean = time.monotonic() - started, float(np.mean(losses)) if losses else float("nan")
