@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -15,8 +16,10 @@ from qcnode.artifacts import Artifact
 from qcnode.ensemble.runtime import Ensemble
 from qcnode.ensemble.weights import read_manifest
 from qcnode.imaging.preprocess import INPUT_SHAPE
+from train import loop
 from train.__main__ import main
-from train.loop import Shared
+from train.config import FitConfig
+from train.shared import Shared, new_member
 
 TINY = ["--width", "2", "--epochs", "1"]
 
@@ -65,7 +68,12 @@ def test_an_export_loads_grades_and_states_its_figures(
     command = ["evaluate", "--data", str(data), "--weights", str(out), "--runs", str(run), "--json"]
     assert main(command) == 0
     again = json.loads(capsys.readouterr().out)
-    assert again == {e.artifact: e.figures.model_dump(mode="json") for e in manifest.members if e.figures}
+    for entry in manifest.members:
+        assert entry.figures is not None
+        its = again[entry.artifact]
+        assert its.items() >= entry.figures.model_dump(mode="json").items()
+        assert np.mean(list(its["challenge"].values())) == pytest.approx(entry.figures.challenge_mean, abs=6e-4)
+        assert its["majority_challenge"]["macro f1"] == pytest.approx(entry.figures.majority_macro_f1, abs=6e-4)
 
 
 def test_a_member_starts_as_the_shared_model(data: Path) -> None:
@@ -75,7 +83,7 @@ def test_a_member_starts_as_the_shared_model(data: Path) -> None:
     with torch.no_grad():
         severity, plane = shared(images)
         for index, artifact in enumerate(Artifact):
-            output = shared.member(artifact, "compact-resnet", 2).eval()(images)
+            output = shared.member(artifact, new_member(FitConfig(width=2))).eval()(images)
             torch.testing.assert_close(output.severity, severity[:, :, index])
             torch.testing.assert_close(output.plane, plane)
 
@@ -97,6 +105,114 @@ def test_a_later_run_goes_on_from_an_earlier_ones_split_and_encoder(run: Path, d
     assert all(torch.equal(tensor, member[key]) for key, tensor in shared.items() if key.startswith("encoder."))
 
 
+def test_the_baseline_without_a_network_is_measured_on_the_same_scans(
+    run: Path, data: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    command = ["evaluate", "--data", str(data), "--forest", "--json"]
+    assert main([*command, "--runs", str(run)]) == 0
+    found = json.loads(capsys.readouterr().out)
+    part_of = json.loads((run / "split.json").read_text())
+    assert {its["subjects"] for its in found.values()} == {list(part_of.values()).count("test")}
+    assert len(found["Noise"]["challenge"]) == 15
+    assert main(command) == 2
+    assert "name it with --runs" in capsys.readouterr().err
+
+
+class Killed(Exception):  # noqa: N818 - what happened
+    """The process is gone."""
+
+
+def test_a_run_that_is_killed_goes_on_and_ends_as_one_that_was_not(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = tmp_path / "two.toml"
+    config.write_text("shared_epochs = 2\nbatching = 'standard'\nblocks = 4\nloss = 'corn'\nschedule = 'cosine'\n")
+    command = ["fit", "--data", str(data), "--artifact", "Motion", "--config", str(config), "--width", "2"]
+    assert main([*command, "--epochs", "2", "--out", str(tmp_path / "whole")]) == 0
+    measure, measured = loop.severity_logits, []
+
+    def measured_and_killed(*args: object, **kwargs: object) -> object:
+        measured.append(1)
+        if len(measured) in (2, 5):  # in the shared encoder's second epoch, and in the member's first
+            raise Killed
+        return measure(*args, **kwargs)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(loop, "severity_logits", measured_and_killed)
+    again = [*command, "--epochs", "2", "--out", str(tmp_path / "killed")]
+    for _ in range(2):
+        with pytest.raises(Killed):
+            main(again)
+    assert main(again) == 0
+    assert len(measured) == 7, "two shared epochs and three of the member, and two that were begun in vain"
+    for name in ("shared", "Motion"):
+        whole, killed = (load_file(tmp_path / run / f"{name}.safetensors") for run in ("whole", "killed"))
+        assert all(torch.equal(whole[key], killed[key]) for key in whole)
+    records = [json.loads((tmp_path / run / "Motion.json").read_text()) for run in ("whole", "killed")]
+    assert records[0] == records[1]
+    assert main(again) == 0
+    assert len(measured) == 7, "nothing is left to do"
+    assert main([*again, "--epochs", "0"]) == 0
+    assert len(measured) == 8, "other epochs are another member, from the same shared encoder"
+
+
+def test_members_start_from_a_weights_folder_where_they_are_of_its_kind(
+    run: Path, data: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    weights = tmp_path / "weights"
+    assert main(["export", "--data", str(data), "--runs", str(run), "--out", str(weights)]) == 0
+    command = ["fit", "--data", str(data), "--artifact", "Motion", "--epochs", "0", "--init", str(weights)]
+    assert main([*command, "--width", "2", "--out", str(tmp_path / "same")]) == 0
+    member, shipped = load_file(tmp_path / "same" / "Motion.safetensors"), load_file(weights / "motion.safetensors")
+    assert all(torch.equal(member[key], tensor.to(member[key].dtype)) for key, tensor in shipped.items())
+    assert "starts from chance" not in caplog.text
+    assert main([*command, "--width", "1", "--out", str(tmp_path / "other")]) == 0
+    assert "is compact-resnet of width 2, not compact-resnet of width 1: it starts from chance" in caplog.text
+
+
+@pytest.mark.parametrize(("weight", "learned"), [(0, False), (1, True)])
+def test_the_plane_is_learned_when_it_has_a_weight(
+    weight: int, learned: bool, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(loop, "macro_f1", lambda *_: 0.5)  # a tie: the last epoch is kept
+    config = tmp_path / "plane.toml"
+    config.write_text(f"plane_weight = {weight}\nweight_decay = 0\n")
+    command = ["fit", "--data", str(data), "--out", str(tmp_path), "--artifact", "Motion", "--config", str(config)]
+    assert main([*command, *TINY]) == 0
+    started, ended = new_member(FitConfig(width=2)).state_dict(), load_file(tmp_path / "Motion.safetensors")
+    assert torch.equal(started["plane.weight"], ended["plane.weight"]) is not learned
+    assert not torch.equal(started["severity.weight"], ended["severity.weight"])
+
+
+def test_a_member_trained_with_corn_is_exported_and_graded(run: Path, data: Path, tmp_path: Path) -> None:
+    out = shutil.copytree(run, tmp_path / "run")
+    command = ["fit", "--data", str(data), "--artifact", "Noise", "--loss", "corn", "--seed", "3", *TINY]
+    assert main([*command, "--out", str(out), "--start", str(run)]) == 0
+    assert main(["export", "--data", str(data), "--runs", str(out), "--out", str(tmp_path / "weights")]) == 0
+    assert [entry.ordinal for entry in read_manifest(tmp_path / "weights").members] == [True] + 6 * [False]
+    grade = Ensemble.load(tmp_path / "weights").grade(np.ones(INPUT_SHAPE, np.float32))[Artifact.NOISE]
+    assert sum(grade.probabilities) == pytest.approx(1)
+
+
+def test_every_patient_is_tested_once_a_repeat_and_the_figures_are_pooled(
+    data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    command = ["fit", "--data", str(data), "--out", str(tmp_path), "--artifact", "Motion", "--width", "1"]
+    assert main([*command, "--epochs", "0", "--folds", "3", "--repeats", "2"]) == 0
+    shown = capsys.readouterr().out
+    assert "| Motion | 2 / 3 / 3 | 3 / 2 / 3 | 3 / 3 / 2 |" in shown
+    assert "| mean | **" in shown
+    report = json.loads((tmp_path / "report.json").read_text())
+    assert report.keys() == {"members", "forests"}
+    for found in report.values():
+        assert (found["Motion"]["subjects"], found["Motion"]["scans"]) == (8, 2 * 24)
+    truth = [found["Motion"]["scans_by_severity"] for found in report.values()]
+    assert truth == 2 * [[16, 16, 16]]
+    for repeat in (1, 2):
+        rows = [p.read_text().splitlines()[1:] for p in tmp_path.glob(f"repeat-{repeat}/fold-*/predictions.csv")]
+        assert len(rows) == 3
+        assert len({line.split(",")[0] for lines in rows for line in lines}) == 24
+
+
 @pytest.mark.parametrize(
     ("options", "words"),
     [
@@ -104,6 +220,10 @@ def test_a_later_run_goes_on_from_an_earlier_ones_split_and_encoder(run: Path, d
         (["--encoder", "unknown-net"], "unknown-net"),
         (["--config", "absent.toml"], "absent.toml cannot be read"),
         (["--start", "absent"], "name a run's folder"),
+        (["--loss", "hinge"], "loss"),
+        (["--init", "absent"], "name a folder made by"),
+        (["--folds", "9"], "--folds 9 does not fit 8 patients"),
+        (["--folds", "3", "--start", "absent"], "leave one of them out"),
     ],
 )
 def test_a_wrong_option_is_one_sentence_and_exit_code_2(

@@ -49,51 +49,60 @@ def fit(
     data: Data,
     out: Annotated[Path, typer.Option(help="The run's folder: members, records, the split.")],
     artifact: Annotated[list[Artifact] | None, typer.Option(help="Only these members.")] = None,
-    encoder: str | None = None,
-    width: int | None = None,
+    encoder: Annotated[str | None, typer.Option(help="By name: docs/training.md lists them.")] = None,
+    width: Annotated[int | None, typer.Option(help="Of the encoder's first stage; default its own.")] = None,
+    loss: Annotated[str | None, typer.Option(help="cross-entropy, weighted, focal or corn.")] = None,
     epochs: Annotated[int | None, typer.Option(help="Of each member.")] = None,
     batching: Annotated[str | None, typer.Option(help="rotating or standard.")] = None,
     reweight: Annotated[bool | None, typer.Option(help="BRIQA's gradient reweighting.")] = None,
     seed: int | None = None,
-    config: Annotated[Path | None, typer.Option(help="A TOML file; options given here win.")] = None,
+    config: Annotated[
+        Path | None, typer.Option(help="A TOML file, or a preset's name; options given here win.")
+    ] = None,
     start: Annotated[
         Path | None, typer.Option(help="An earlier run whose split and shared encoder to go on from.")
     ] = None,
+    init: Annotated[Path | None, typer.Option(help="A weights folder whose members to go on from.")] = None,
+    folds: Annotated[
+        int | None, typer.Option(help="Cross-validate: so many runs, each tested on its own fold.")
+    ] = None,
+    repeats: Annotated[int, typer.Option(help="Cross-validate so many times, each with other folds.")] = 1,
     cache: Cache = None,
 ) -> None:
-    """Train the members, each with its best epoch on validation subjects; test subjects are left alone."""
-    from safetensors.torch import load_file
+    """Train the members, each with its best epoch on validation subjects; test subjects are left alone.
 
+    An interrupted run that is started again goes on from its last epoch.
+    """
     from train.config import read_config
+    from train.counts import counts_table, refuse_absent
     from train.dataset import read_scans, subject_kinds
-    from train.loop import SHARED, Shared, fit_member, fit_shared
-    from train.split import TEST, TRAIN, VALIDATION, split_subjects, subjects_of
+    from train.folds import cross_validated
+    from train.report import figures, record, table
+    from train.run import fit_run
+    from train.split import TRAIN, VALIDATION, split_subjects
 
-    overrides = {"encoder": encoder, "width": width, "epochs": epochs, "batching": batching, "reweight": reweight}
-    settings = read_config(config, **overrides, seed=seed)
-    scans = read_scans(data)
-    known = _read_split(start) if start else None
-    part_of = split_subjects(subject_kinds(data, scans), settings.seed, known)
-    everything = _inputs(data, cache, part_of, [TRAIN, VALIDATION])
-    training, validation = (everything.of(subjects_of(part_of, part)) for part in (TRAIN, VALIDATION))
-    if not training.scans or not validation.scans:
-        raise ConfigError(f"{data} has too few patients to validate on; five are the least.")
+    overrides = {"encoder": encoder, "width": width, "loss": loss, "epochs": epochs, "batching": batching}
+    settings = read_config(config, **overrides, reweight=reweight, seed=seed)
+    scans, artifacts = read_scans(data), artifact or list(Artifact)
     out.mkdir(parents=True, exist_ok=True)
-    (out / SPLIT).write_text(json.dumps(part_of, indent=1, sort_keys=True) + "\n")
-    parts = {part: len(subjects_of(part_of, part)) for part in (TRAIN, VALIDATION, TEST)}
-    logging.info("fit_started training_scans=%d subjects=%s", len(training.scans), parts)
-    artifacts = artifact or list(Artifact)
-    shared = None
-    earlier = start / SHARED if start and (start / SHARED).is_file() else None
-    if settings.shared_epochs:
-        shared = fit_shared(settings, artifacts, training, validation, out, earlier)
-    elif earlier is not None:
-        shared = Shared(settings.encoder, settings.width)
-        shared.load_state_dict(load_file(earlier))
-    for one in artifacts:
-        its = settings.of(one)
-        fits = (its.encoder, its.width) == (settings.encoder, settings.width)
-        fit_member(its, one, shared if fits else None, training, validation, out)
+    if folds is None:
+        known = _read_split(start) if start else None
+        part_of = split_subjects(subject_kinds(data, scans), settings.seed, known)
+        typer.echo(counts_table(scans, part_of))
+        refuse_absent(scans, part_of, artifacts)
+        (out / SPLIT).write_text(json.dumps(part_of, indent=1, sort_keys=True) + "\n")
+        everything = _inputs(data, cache, part_of, [TRAIN, VALIDATION])
+        fit_run(settings, artifacts, everything, part_of, out, earlier=start, init=init)
+    elif start:
+        raise ConfigError("--folds makes splits of its own and --start keeps a run's; leave one of them out.")
+    else:
+        typer.echo(counts_table(scans, {}))
+        everything = _inputs(data, cache, None, [])
+        results = cross_validated(settings, artifacts, everything, out, count=folds, repeats=repeats, init=init)
+        report = {name: record(found) for name, found in results._asdict().items()}
+        (out / "report.json").write_text(json.dumps(report, indent=2) + "\n")
+        for name, found in results._asdict().items():
+            typer.echo(f"\n{name}\n\n{table({artifact: figures(its) for artifact, its in found.items()})}")
 
 
 @app.command()
@@ -101,16 +110,28 @@ def evaluate(
     data: Data,
     weights: Annotated[Path | None, typer.Option(help="A weights folder; default the shipped one.")] = None,
     runs: Annotated[Path | None, typer.Option(help="The run whose test subjects to use; default everybody.")] = None,
+    forest: Annotated[
+        bool,
+        typer.Option("--forest", help="Instead of weights: forests of image-quality metrics, from RUN's training."),
+    ] = False,
     as_json: Annotated[bool, typer.Option("--json")] = False,
     cache: Cache = None,
 ) -> None:
-    """Measure a weights folder on rated scans."""
+    """Measure a weights folder, or the baseline without a network, on rated scans."""
     from qcnode.ensemble.runtime import Ensemble
-    from train.export import evaluated, figures_table
+    from train.forest import forest_graded, measured
+    from train.report import figures, graded, record, table
+    from train.split import TRAIN, VALIDATION
 
-    figures = evaluated(Ensemble.load(weights), _test_inputs(data, cache, runs))
-    listed = {artifact.value: its.model_dump() for artifact, its in figures.items()}
-    typer.echo(json.dumps(listed, indent=2) if as_json else figures_table(figures))
+    if forest and (weights or not runs):
+        raise ConfigError("--forest learns from the training subjects of a run: name it with --runs, and no --weights.")
+    test = _test_inputs(data, cache, runs)
+    if forest and runs:
+        training = _inputs(data, cache, _read_split(runs), [TRAIN, VALIDATION])
+        found = forest_graded(measured(training) | measured(test), list(Artifact), training, test, seed=1)
+    else:
+        found = graded(Ensemble.load(weights), test)
+    typer.echo(json.dumps(record(found), indent=2) if as_json else table({a: figures(g) for a, g in found.items()}))
 
 
 @app.command()
@@ -125,7 +146,8 @@ def export(
 ) -> None:
     """Write a weights folder, calibrated on the run's validation subjects and measured on its test subjects."""
     from qcnode.ensemble.runtime import Ensemble
-    from train.export import add_figures, calibrated, evaluated, figures_table, write_weights
+    from train.export import add_figures, calibrated, write_weights
+    from train.report import figures, graded, table
     from train.split import VALIDATION
 
     manifest = write_weights(
@@ -138,9 +160,9 @@ def export(
     )
     validation = _inputs(data, cache, _read_split(runs), [VALIDATION])
     manifest = calibrated(manifest, Ensemble.load(out), validation, out)
-    figures = evaluated(Ensemble.load(out), _test_inputs(data, cache, runs))
-    add_figures(manifest, figures, out)
-    typer.echo(figures_table(figures))
+    found = {a: figures(its) for a, its in graded(Ensemble.load(out), _test_inputs(data, cache, runs)).items()}
+    add_figures(manifest, found, out)
+    typer.echo(table(found))
 
 
 def _test_inputs(data: Path, cache: Path | None, runs: Path | None) -> Inputs:

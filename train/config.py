@@ -6,10 +6,24 @@ import tomllib
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from qcnode.artifacts import Artifact
 from qcnode.errors import ConfigError
+
+PRESETS = Path(__file__).parent / "presets"
+_SHAREDS_OWN = {"members", "shared_epochs", "shared_learning_rate", "shared_redraw"}
+_MEMBERS_OWN = {
+    "members",
+    "epochs",
+    "learning_rate",
+    "batching",
+    "reweight",
+    "redraw",
+    "loss",
+    "label_smoothing",
+    "dropout",
+}
 
 
 class FitConfig(BaseModel):
@@ -18,21 +32,53 @@ class FitConfig(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     encoder: str = "compact-resnet"
-    width: int = Field(16, gt=0)
+    width: int | None = Field(None, gt=0)  # None: the encoder's own
     seed: int = 1
     shared_epochs: int = Field(0, ge=0)  # of one encoder on all seven artifacts, from which every member then starts
     shared_learning_rate: float = 1e-3
+    shared_redraw: float = Field(0.0, ge=0, le=1)  # share of scans without it to which an artifact is added
     epochs: int = Field(20, ge=0)  # of each member
-    learning_rate: float = 1e-3  # cosine annealing takes it to zero
+    learning_rate: float = 1e-3  # the highest
+    schedule: Literal["one-cycle", "cosine"] = "one-cycle"  # both anneal to zero; the first warms up
+    loss: Literal["cross-entropy", "weighted", "focal", "corn"] = "cross-entropy"
+    label_smoothing: float = Field(0.0, ge=0, lt=1)  # of the cross-entropy
+    plane_weight: float = Field(1.0, ge=0)  # of naming the plane, the second task, beside the severity's loss
     weight_decay: float = 1e-4
+    dropout: float = Field(0.3, ge=0, lt=1)  # of the features, before the heads
     batching: Literal["rotating", "standard"] = "rotating"
     blocks: int = Field(2, gt=0)  # rotating blocks of four in one batch; a standard batch has as many scans
     reweight: bool = True
     bf16: bool = True  # autocast; the shipped figures are measured in float32
-    redraw: float = Field(0.0, ge=0, le=1)  # share of scans on which the artifact is drawn anew, where that can be
+    redraw: float = Field(0.0, ge=0, le=1)  # share of a member's scans on which its artifact is drawn anew
     intensity_jitter: float = 0.05  # standard deviation of the log of a scan's intensity scale
     gamma_jitter: float = 0.2  # of the log of its exponent, where no trained artifact is a matter of intensity
     members: dict[Artifact, dict[str, Any]] = {}  # what is different for the member of an artifact
+
+    @model_validator(mode="after")
+    def _smoothing_has_its_loss(self) -> FitConfig:
+        if self.label_smoothing and self.loss != "cross-entropy":
+            raise ValueError(f'label_smoothing goes with loss = "cross-entropy", not "{self.loss}"')
+        return self
+
+    @property
+    def encoder_width(self) -> int:
+        """The width to build; raises ConfigError for an encoder that there is not."""
+        from qcnode.ensemble.networks import own_width
+
+        return self.width or own_width(self.encoder)
+
+    @property
+    def ordinal(self) -> bool:
+        """Whether the severity head answers CORN's two questions."""
+        return self.loss == "corn"
+
+    def of_shared(self) -> dict[str, object]:
+        """What the shared encoder depends on."""
+        return self.model_dump(mode="json", exclude=_MEMBERS_OWN)
+
+    def of_member(self) -> dict[str, object]:
+        """What a member depends on, beside the weights that it starts from."""
+        return self.model_dump(mode="json", exclude=_SHAREDS_OWN)
 
     def of(self, artifact: Artifact) -> FitConfig:
         """The configuration of one artifact's member."""
@@ -40,7 +86,12 @@ class FitConfig(BaseModel):
 
 
 def read_config(path: Path | None, **overrides: object) -> FitConfig:
-    """The configuration in the TOML file (None: the defaults), with the overrides that are not None on top."""
+    """The configuration in the TOML file (None: the defaults), with the overrides that are not None on top.
+
+    A name without a suffix is a preset's: `briqa` is train/presets/briqa.toml.
+    """
+    if path and path.name == str(path) and not path.suffix:
+        path = PRESETS / f"{path}.toml"
     try:
         values = tomllib.loads(path.read_text()) if path else {}
         return FitConfig.model_validate(values | {key: value for key, value in overrides.items() if value is not None})

@@ -1,4 +1,4 @@
-"""A training run → a weights folder, and what is in it measured on subjects that the run never saw."""
+"""A training run → a weights folder: its members, their calibration, their figures."""
 
 from __future__ import annotations
 
@@ -13,10 +13,9 @@ from safetensors.torch import load_file, save
 
 from qcnode.artifacts import Artifact
 from qcnode.ensemble.runtime import Ensemble
-from qcnode.ensemble.weights import MANIFEST, Figures, Manifest, Measured, MemberEntry
+from qcnode.ensemble.weights import MANIFEST, Figures, Manifest, MemberEntry
 from qcnode.errors import ConfigError
 from qcnode.imaging.preprocess import INPUT_SHAPE, PREPROCESSING
-from train import metrics
 from train.calibrate import fitted_calibration
 from train.dataset import Inputs
 from train.progress import progress
@@ -71,59 +70,12 @@ def calibrated(manifest: Manifest, ensemble: Ensemble, validation: Inputs, out: 
     return complete
 
 
-def evaluated(ensemble: Ensemble, data: Inputs) -> dict[Artifact, Figures]:
-    """Each member's figures on these scans, graded one by one as the node does it."""
-    graded = [ensemble.grade(np.asarray(image, np.float32)) for image in progress(data.images, "evaluate")]
-    subjects = [scan.subject for scan in data.scans]
-    figures = {}
-    for index, artifact in enumerate(Artifact):
-        truth = data.labels[:, index]
-        probabilities = np.array([grades[artifact].probabilities for grades in graded])
-        named = np.array([int(grades[artifact].severity) for grades in graded])
-        none, moderate, severe = (int(n) for n in np.bincount(truth, minlength=3))
-        figures[artifact] = Figures(
-            subjects=len(set(subjects)),
-            scans=len(truth),
-            scans_by_severity=(none, moderate, severe),
-            macro_f1=_rounded(metrics.measured(metrics.macro_f1, truth, named, subjects)),
-            majority_macro_f1=round(metrics.majority_macro_f1(truth), 3),
-            balanced_accuracy=_rounded(metrics.measured(metrics.balanced_accuracy, truth, named, subjects)),
-            severe_recall=_rounded(metrics.measured(metrics.severe_recall, truth, named, subjects)),
-            quadratic_kappa=_rounded(metrics.measured(metrics.quadratic_kappa, truth, named, subjects)),
-            challenge_mean=round(float(np.mean(list(metrics.challenge_figures(truth, named).values()))), 3),
-            calibration_error=round(metrics.calibration_error(probabilities, truth), 3),
-        )
-    return figures
-
-
 def add_figures(manifest: Manifest, figures: dict[Artifact, Figures], out: Path) -> Manifest:
     """The manifest with each member's figures, written in place of the one without."""
     members = tuple(entry.model_copy(update={"figures": figures[entry.artifact]}) for entry in manifest.members)
     complete = manifest.model_copy(update={"members": members})
     _save(complete, out)
     return complete
-
-
-def figures_table(figures: dict[Artifact, Figures]) -> str:
-    """The figures as a Markdown table, for the terminal and the model card."""
-    rows = [
-        "| artifact | macro F1 (95 %) | always the commonest | severe found (95 %) | kappa | calibration error |",
-        "|---|---|---|---|---|---|",
-    ]
-    for artifact, its in figures.items():
-        f1, severe, kappa = its.macro_f1, its.severe_recall, its.quadratic_kappa.value
-        rows.append(
-            f"| {artifact} | **{f1.value:.2f}** ({f1.low:.2f} – {f1.high:.2f}) | {its.majority_macro_f1:.2f} "
-            f"| {severe.value:.2f} ({severe.low:.2f} – {severe.high:.2f}) | {kappa:.2f} | {its.calibration_error:.2f} |"
-        )
-    mean = np.mean([its.macro_f1.value for its in figures.values()])
-    majority = np.mean([its.majority_macro_f1 for its in figures.values()])
-    rows.append(f"| mean | **{mean:.2f}** | {majority:.2f} | | | |")
-    return "\n".join(rows)
-
-
-def _rounded(measured: Measured) -> Measured:
-    return Measured(**{key: round(value, 3) for key, value in measured.model_dump().items()})
 
 
 def _save(manifest: Manifest, out: Path) -> None:

@@ -12,6 +12,7 @@ from qcnode.artifacts import Severity
 from qcnode.ensemble.weights import Measured
 
 Labels = NDArray[np.int64]
+Figure = Callable[[Labels, Labels], float]  # truth, named
 _CLASSES = [int(severity) for severity in Severity]
 
 
@@ -47,9 +48,9 @@ def quadratic_kappa(truth: Labels, named: Labels) -> float:
     return 1 - float((cost * table).sum()) / by_chance if by_chance else 1.0
 
 
-def majority_macro_f1(truth: Labels) -> float:
-    """Macro F1 of always naming the commonest severity."""
-    return macro_f1(truth, np.full_like(truth, np.bincount(truth).argmax()))
+def majority(truth: Labels) -> Labels:
+    """What always naming the commonest severity says: the least that any member must beat."""
+    return np.full_like(truth, np.bincount(truth).argmax())
 
 
 def challenge_figures(truth: Labels, named: Labels) -> dict[str, float]:
@@ -81,7 +82,7 @@ def calibration_error(probabilities: NDArray[np.float64], truth: Labels, bins: i
 
 
 def measured(
-    figure: Callable[[Labels, Labels], float],
+    figure: Figure,
     truth: Labels,
     named: Labels,
     subjects: Sequence[str],

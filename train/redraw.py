@@ -6,6 +6,8 @@ Only artifacts whose physics works on a finished scan: bands and shading multipl
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -19,9 +21,22 @@ from train.severity import BAND_DEPTH, SHADING_RATIO, Interval
 
 Image = NDArray[np.float32]
 
-REDRAWN = frozenset({Artifact.BANDING, Artifact.CONTRAST, Artifact.DISTORTION})
+# In the order of the physics. Interpolation would smooth noise, and shading would change a line's height: those two
+# are redrawn only on scans without noise and lines, so that the other labels stay true.
+REDRAWN = (Artifact.DISTORTION, Artifact.CONTRAST, Artifact.BANDING)
+_SPOILT = {
+    Artifact.DISTORTION: frozenset({Artifact.NOISE, Artifact.ZIPPER}),
+    Artifact.CONTRAST: frozenset({Artifact.NOISE, Artifact.ZIPPER}),
+    Artifact.BANDING: frozenset[Artifact](),
+}
 _SPACING_MM = np.array([5.0, 1.6, 1.6])  # of a network input, near enough
 _COARSE = (2, 6, 6)  # voxels a step of the grid on which a displacement is computed
+
+
+def can_be_redrawn(artifact: Artifact, severities: Mapping[Artifact, Severity]) -> bool:
+    """Whether a scan of these severities can be given the artifact without another label becoming untrue."""
+    none = Severity.NONE
+    return artifact in REDRAWN and all(severities[a] == none for a in {artifact, *_SPOILT[artifact]})
 
 
 def redrawn(image: Image, artifact: Artifact, severity: Severity, generator: np.random.Generator) -> Image:

@@ -43,7 +43,7 @@ class Ensemble:
         if threads is not None:
             torch.set_num_threads(threads)
         target = _device(device)
-        members = {entry.artifact: _member(folder, entry).to(target) for entry in manifest.members}
+        members = {entry.artifact: load_member(folder, entry).to(target) for entry in manifest.members}
         return cls(manifest, members, target)
 
     def grade(self, network_input: NDArray[np.float32]) -> dict[Artifact, Grade]:
@@ -85,9 +85,9 @@ def _device(name: str) -> torch.device:
         raise ConfigError(f'This machine has no device "{name}"; set the device to "auto" or "cpu".') from error
 
 
-def _member(folder: Path, entry: MemberEntry) -> Member:
-    """The member that the entry describes, its weights widened to float32."""
-    member = Member(entry.encoder, entry.width)
+def load_member(folder: Path, entry: MemberEntry) -> Member:
+    """The member that the entry describes, its hash checked, its weights widened to float32; raises ConfigError."""
+    member = Member(entry.encoder, entry.width, ordinal=entry.ordinal)
     try:
         tensors = load_tensors(verified_file(folder, entry))
         member.load_state_dict({name: t.float() if t.is_floating_point() else t for name, t in tensors.items()})

@@ -53,6 +53,7 @@ class MemberEntry(_Strict):
     sha256: str = Field(pattern=r"^[0-9a-f]{64}$")
     encoder: str
     width: int = Field(gt=0)
+    ordinal: bool = False  # qcnode.ensemble.model.Member
     input_size: tuple[int, int, int]
     preprocessing: str
     classes: tuple[str, ...] = CLASSES  # of the severity head, in this order

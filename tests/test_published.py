@@ -1,0 +1,92 @@
+"""The published encoders: their features, their size, and that they learn."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from qcnode.ensemble import networks
+from qcnode.ensemble.published import log_spectrum
+from qcnode.errors import ConfigError
+
+# Features, and millions of parameters of a 3-D network with one input channel and no head. ResNet18: torchvision's
+# r3d_18 (33.37 with 400 classes). ResNet10, 50, 101: Med3D's (arXiv 1904.00625) with shortcut B. DenseNets: counted
+# by hand below. MedNeXt-S is published whole (5.6), below.
+PUBLISHED = {
+    "resnet10": (512, 14.36),
+    "resnet18": (512, 33.17),
+    "resnet50": (2048, 46.2),
+    "resnet101": (2048, 85.2),
+    "densenet169": (1664, 18.5),
+    "densenet264": (2688, 40.2),
+    "mednext_s": (512, 3.57),
+}
+
+
+def millions(module: torch.nn.Module) -> float:
+    return sum(parameter.numel() for parameter in module.parameters()) / 1e6
+
+
+def test_every_published_encoder_is_held_to_its_figures() -> None:
+    assert {*PUBLISHED, "compact-resnet"} == set(networks.ENCODERS)
+
+
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_an_encoder_has_its_published_features_and_size(name: str) -> None:
+    features, size = PUBLISHED[name]
+    with torch.device("meta"):
+        encoder, channels = networks.encoder(name, networks.own_width(name))
+        fused, twice = networks.encoder(f"{name}+dft", networks.own_width(name))
+    assert channels == features
+    assert millions(encoder) == pytest.approx(size, rel=0.02)
+    assert (twice, millions(fused)) == (2 * channels, pytest.approx(2 * millions(encoder)))
+
+
+@pytest.mark.parametrize(("name", "layers"), [("densenet169", (6, 12, 32, 32)), ("densenet264", (6, 12, 64, 48))])
+def test_a_densenet_has_the_weights_that_its_table_says(name: str, layers: tuple[int, ...]) -> None:
+    """arXiv 1608.06993, Table 1, with cubes for squares: 3-D kernels of 7, 1 and 3, growth 32."""
+    channels, weights = 64, 64 * 7**3 + 2 * 64
+    for number, count in enumerate(layers):
+        for _ in range(count):
+            weights += 2 * channels + channels * 128 + 2 * 128 + 128 * 32 * 3**3
+            channels += 32
+        weights += 2 * channels  # the norm of the transition, or the last
+        if number < 3:
+            weights += channels * (channels // 2)
+            channels //= 2
+    with torch.device("meta"):
+        assert millions(networks.encoder(name, 64)[0]) == pytest.approx(weights / 1e6)
+
+
+def test_mednext_is_the_looking_half_of_the_network_of_5_6_million() -> None:
+    from monai.networks.nets.mednext import MedNeXtSmall
+
+    with torch.device("meta"):
+        whole = MedNeXtSmall(spatial_dims=3, in_channels=1, out_channels=2)
+        half, _ = networks.encoder("mednext_s", 32)
+    assert millions(whole) == pytest.approx(5.6, rel=0.02)
+    halves = [whole.stem, whole.enc_stages, whole.down_blocks, whole.bottleneck]
+    assert millions(half) == pytest.approx(sum(millions(part) for part in halves))
+
+
+@pytest.mark.parametrize("name", [*networks.ENCODERS, "compact-resnet+dft", "densenet169+dft"])
+def test_an_encoder_runs_forward_and_backward_and_every_weight_has_a_gradient(name: str) -> None:
+    torch.manual_seed(0)
+    encoder, channels = networks.encoder(name, 2)
+    features = encoder(torch.rand(2, 1, 32, 32, 32))
+    assert features.shape == (2, channels)
+    features.square().sum().backward()
+    assert [key for key, parameter in encoder.named_parameters() if parameter.grad is None] == []
+
+
+def test_the_spectrum_does_not_see_where_the_head_is_and_sees_a_tone() -> None:
+    image = torch.rand(1, 1, 8, 16, 16)
+    torch.testing.assert_close(log_spectrum(image), log_spectrum(image.roll((1, 3, 2), (2, 3, 4))))
+    tone = torch.cos(2 * torch.pi * 5 * torch.arange(16) / 16)
+    change = log_spectrum(image + tone) - log_spectrum(image)
+    assert sorted(change.flatten().topk(2).indices.tolist()) == [5, 11]
+
+
+def test_an_unknown_encoder_is_named() -> None:
+    with pytest.raises(ConfigError, match=r'no encoder "resnet19\+dft"; this version has compact-resnet, resnet10'):
+        networks.encoder("resnet19+dft", 2)

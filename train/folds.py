@@ -1,0 +1,134 @@
+"""Repeated cross-validation: every patient is tested once a repeat, by members that never saw one of their scans."""
+
+from __future__ import annotations
+
+import csv
+import logging
+import warnings
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from safetensors.torch import load_file
+from sklearn.model_selection import StratifiedGroupKFold
+
+from qcnode.artifacts import Artifact, Severity
+from qcnode.ensemble.calibration import probabilities
+from qcnode.ensemble.model import channels_last
+from qcnode.errors import ConfigError
+from train.calibrate import fitted_calibration
+from train.config import FitConfig
+from train.counts import refuse_absent
+from train.dataset import Inputs, Scan
+from train.feed import device
+from train.forest import forest_graded, measured
+from train.loop import severity_logits
+from train.report import Graded
+from train.run import fit_run
+from train.shared import new_member
+from train.split import TEST, TRAIN, VALIDATION, subjects_of
+
+log = logging.getLogger(__name__)
+
+
+def folds(scans: Sequence[Scan], count: int, seed: int) -> dict[str, int]:
+    """Each subject's fold, from 0: subjects stay whole, and every artifact's severities are spread evenly.
+
+    Stratified by all artifacts at once: to the splitter each scan is seven samples, one an artifact, whose class is the
+    artifact and its severity. Raises ConfigError for fewer folds than three, or fewer subjects than folds.
+    """
+    subjects = [scan.subject for scan in scans]
+    if not 3 <= count <= len(set(subjects)):
+        raise ConfigError(f"--folds {count} does not fit {len(set(subjects))} patients; choose from 3 to their number.")
+    classes = np.concatenate([np.arange(len(Artifact)) * len(Severity) + scan.labels for scan in scans])
+    owners = np.repeat(subjects, len(Artifact))
+    splitter = StratifiedGroupKFold(count, shuffle=True, random_state=seed)
+    fold_of: dict[str, int] = {}
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "The least populated class", UserWarning)  # refuse_absent says what matters
+        for fold, (_, tested) in enumerate(splitter.split(classes, classes, owners)):
+            fold_of |= {str(subject): fold for subject in owners[tested]}
+    return fold_of
+
+
+def parts(fold_of: Mapping[str, int], fold: int) -> dict[str, str]:
+    """The split in which this fold is tested, the next one chooses the epoch, and the others train."""
+    after = (fold + 1) % (max(fold_of.values()) + 1)
+    return {subject: TEST if its == fold else VALIDATION if its == after else TRAIN for subject, its in fold_of.items()}
+
+
+class Results(NamedTuple):
+    """What the members say of every subject, and what forests of image-quality metrics say on the same folds."""
+
+    members: dict[Artifact, Graded]
+    forests: dict[Artifact, Graded]
+
+
+def cross_validated(
+    config: FitConfig,
+    artifacts: Sequence[Artifact],
+    scans: Inputs,
+    out: Path,
+    *,
+    count: int,
+    repeats: int,
+    init: Path | None = None,
+) -> Results:
+    """What the members of each fold say of its subjects, pooled over folds and repeats; and the baseline's word.
+
+    Each repeat has its own folds and its own seed. Every run lies in out/repeat-R/fold-F with its predictions.csv.
+    """
+    configs = [config.model_copy(update={"seed": config.seed + repeat}) for repeat in range(repeats)]
+    fold_ofs = [folds(scans.scans, count, its.seed) for its in configs]
+    for fold_of in fold_ofs:  # before hours are spent
+        for fold in range(count):
+            refuse_absent(scans.scans, parts(fold_of, fold), artifacts)
+    rows = measured(scans)
+    results: list[Results] = []
+    for repeat, (its, fold_of) in enumerate(zip(configs, fold_ofs, strict=True), start=1):
+        for fold in range(count):
+            log.info("fold_started repeat=%d/%d fold=%d/%d", repeat, repeats, fold + 1, count)
+            run, part_of = out / f"repeat-{repeat}" / f"fold-{fold + 1}", parts(fold_of, fold)
+            fit_run(its, artifacts, scans, part_of, run, init=init)
+            test = scans.of(subjects_of(part_of, TEST))
+            others = scans.of(part_of.keys() - subjects_of(part_of, TEST))
+            members = {artifact: _tested(its.of(artifact), artifact, scans, part_of, run) for artifact in artifacts}
+            _save(members, test, run)
+            results.append(Results(members, forest_graded(rows, artifacts, others, test, its.seed)))
+    return Results(
+        {artifact: _together([each.members[artifact] for each in results]) for artifact in artifacts},
+        {artifact: _together([each.forests[artifact] for each in results]) for artifact in artifacts},
+    )
+
+
+def _tested(config: FitConfig, artifact: Artifact, scans: Inputs, part_of: Mapping[str, str], run: Path) -> Graded:
+    """The run's member on the test subjects, calibrated on the validation subjects as an export is."""
+    member = new_member(config)
+    member.load_state_dict(load_file(run / f"{artifact}.safetensors"))
+    member = channels_last(member.to(device()))
+    validation, test = (scans.of(subjects_of(part_of, part)) for part in (VALIDATION, TEST))
+    index = list(Artifact).index(artifact)
+    seen, unseen = (
+        severity_logits(member, lambda images: member(images).severity, data, bf16=False) for data in (validation, test)
+    )
+    calibration = fitted_calibration(seen, validation.labels[:, index])
+    subjects = [scan.subject for scan in test.scans]
+    return Graded(subjects, test.labels[:, index], probabilities(unseen, calibration))
+
+
+def _together(each: Sequence[Graded]) -> Graded:
+    return Graded(
+        [subject for its in each for subject in its.subjects],
+        np.concatenate([its.truth for its in each]),
+        np.concatenate([its.probabilities for its in each]),
+    )
+
+
+def _save(found: Mapping[Artifact, Graded], test: Inputs, run: Path) -> None:
+    with (run / "predictions.csv").open("w", newline="") as file:
+        table = csv.writer(file)
+        table.writerow(["filename", "artifact", "truth", *(f"p{severity:d}" for severity in Severity)])
+        for artifact, its in found.items():
+            for scan, truth, p in zip(test.scans, its.truth, its.probabilities, strict=True):
+                table.writerow([scan.path.name, artifact, truth, *(f"{value:.6f}" for value in p)])

@@ -1,0 +1,68 @@
+"""One run: the members of one split of the subjects, from a common start."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file
+
+from qcnode.artifacts import Artifact
+from qcnode.errors import ConfigError
+from train.config import FitConfig
+from train.dataset import Inputs
+from train.loop import fit_member, fit_shared
+from train.shared import SHARED, Shared, new_member, shipped_member
+from train.split import TRAIN, VALIDATION, subjects_of
+
+log = logging.getLogger(__name__)
+
+
+def fit_run(
+    config: FitConfig,
+    artifacts: Sequence[Artifact],
+    scans: Inputs,
+    part_of: Mapping[str, str],
+    out: Path,
+    *,
+    earlier: Path | None = None,
+    init: Path | None = None,
+) -> None:
+    """Train these artifacts' members into `out`; what an interrupted run with the same arguments finished is kept.
+
+    scans: of the training and validation subjects at least. earlier: a run whose shared encoder to go on from. init: a
+    weights folder whose members to go on from; no shared encoder is trained then.
+    """
+    training, validation = (scans.of(subjects_of(part_of, part)) for part in (TRAIN, VALIDATION))
+    if not training.scans or not validation.scans:
+        raise ConfigError("There are too few patients to validate on; five are the least.")
+    out.mkdir(parents=True, exist_ok=True)
+    log.info("fit_started training_scans=%d validation_scans=%d", len(training.scans), len(validation.scans))
+    shared = None if init else _shared(config, artifacts, training, validation, out, earlier)
+    for artifact in artifacts:
+        its = config.of(artifact)
+        member = shipped_member(its, artifact, init) if init else new_member(its)
+        if shared and (its.encoder, its.encoder_width) == (config.encoder, config.encoder_width):
+            member = shared.member(artifact, member)
+        fit_member(its, artifact, member, training, validation, out)
+
+
+def _shared(
+    config: FitConfig,
+    artifacts: Sequence[Artifact],
+    training: Inputs,
+    validation: Inputs,
+    out: Path,
+    earlier: Path | None,
+) -> Shared | None:
+    """The encoder that members start from: the earlier run's, trained on where the configuration says so."""
+    start = earlier / SHARED if earlier else None
+    if not config.shared_epochs and not (start and start.is_file()):
+        return None
+    torch.manual_seed(config.seed)
+    shared = Shared(config.encoder, config.encoder_width)
+    if start and start.is_file():
+        shared.load_state_dict(load_file(start))
+    return fit_shared(config, artifacts, shared, training, validation, out) if config.shared_epochs else shared

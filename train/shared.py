@@ -1,0 +1,78 @@
+"""What members start from: an encoder that all artifacts shared, or a weights folder's members."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from qcnode.artifacts import Artifact, Plane, Severity
+from qcnode.ensemble.model import Member
+from qcnode.ensemble.networks import encoder as built_encoder
+from qcnode.ensemble.runtime import load_member
+from qcnode.ensemble.weights import read_manifest
+from train.config import FitConfig
+
+log = logging.getLogger(__name__)
+SHARED = "shared.safetensors"
+
+
+class Shared(nn.Module):
+    """One encoder with a severity head for every artifact."""
+
+    def __init__(self, encoder: str, width: int) -> None:
+        super().__init__()
+        self.encoder, channels = built_encoder(encoder, width)
+        self.severity = nn.Linear(channels, len(Artifact) * len(Severity))
+        self.plane = nn.Linear(channels, len(Plane))
+
+    def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """(batch, 1, slice, row, column) → severity logits (batch, 3, artifact), plane logits (batch, 3)."""
+        features = self.encoder(images).float()
+        with torch.autocast(images.device.type, enabled=False):
+            return self.severity(features).view(-1, len(Severity), len(Artifact)), self.plane(features)
+
+    def member(self, artifact: Artifact, member: Member) -> Member:
+        """The member with this encoder and these heads; an ordinal severity head stays as it was made."""
+        member.encoder.load_state_dict(self.encoder.state_dict())
+        member.plane.load_state_dict(self.plane.state_dict())
+        if not member.ordinal:
+            index, channels = list(Artifact).index(artifact), member.severity.in_features
+            with torch.no_grad():
+                weight = self.severity.weight.view(len(Severity), len(Artifact), channels)
+                member.severity.weight.copy_(weight[:, index])
+                member.severity.bias.copy_(self.severity.bias.view(len(Severity), len(Artifact))[:, index])
+        return member
+
+
+def new_member(config: FitConfig) -> Member:
+    """The configuration's member as chance, from its seed, makes it."""
+    torch.manual_seed(config.seed)
+    return Member(config.encoder, config.encoder_width, ordinal=config.ordinal, dropout=config.dropout)
+
+
+def shipped_member(config: FitConfig, artifact: Artifact, weights: Path) -> Member:
+    """The configuration's member with the weights folder's values; as chance makes it, and told so, where they differ.
+
+    Raises ConfigError for a folder that cannot be read.
+    """
+    member = new_member(config)
+    entry = next(entry for entry in read_manifest(weights).members if entry.artifact == artifact)
+    theirs, ours = (entry.encoder, entry.width, entry.ordinal), (config.encoder, config.encoder_width, config.ordinal)
+    if theirs == ours:
+        member.load_state_dict(load_member(weights, entry).state_dict())
+    else:
+        log.warning(
+            "%s in %s is %s, not %s: it starts from chance; set its encoder, width and loss alike to start from there.",
+            artifact,
+            weights,
+            _told(*theirs),
+            _told(*ours),
+        )
+    return member
+
+
+def _told(encoder: str, width: int, ordinal: bool) -> str:
+    return f"{encoder} of width {width}{', ordinal' if ordinal else ''}"
