@@ -149,11 +149,15 @@ def test_a_temperature_changes_how_sure_and_a_bias_which(temperature: float) -> 
     assert (probabilities(logits, Calibration(temperature, (99.0, 0.0, 0.0))).argmax(axis=1) == 0).all()
 
 
-def test_the_shipped_weights_beat_the_commonest_severity_for_every_artifact() -> None:
+NO_BETTER_THAN_CHANCE = {Artifact.DISTORTION}  # so the model card says; to be emptied by the next weights
+
+
+def test_the_shipped_weights_beat_the_commonest_severity_where_the_card_says_so() -> None:
     manifest = read_manifest(shipped_folder())
     for entry in manifest.members:
         assert entry.figures is not None
-        assert entry.figures.macro_f1.low > entry.figures.majority_macro_f1, entry.artifact
+        better = entry.figures.macro_f1.low > entry.figures.majority_macro_f1
+        assert better == (entry.artifact not in NO_BETTER_THAN_CHANCE), entry.artifact
     assert Ensemble.load(threads=1).id == manifest.id
 
 
