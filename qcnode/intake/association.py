@@ -33,11 +33,10 @@ class Limits:
 
 @dataclass(frozen=True)
 class Answer:
-    """The status of a response, why where it is a failure, and the UID that an N-CREATE gave its object."""
+    """The status of a response, and why where it is a failure."""
 
     status: int
     comment: str = ""
-    instance_uid: str = ""
 
 
 class Services(Protocol):
@@ -194,7 +193,7 @@ class Association:
             return  # of what was answered already; it has no response
         syntax = self._contexts[message.context]
         answer = message.refused or self._services.perform(self, request, syntax, message.data)
-        response = dimse.response(request, answer.status, answer.comment, answer.instance_uid)
+        response = dimse.response(request, answer.status, answer.comment)
         self._connection.send(pdu.data(message.context, response), self._deadline())
 
     def _deadline(self) -> float:

@@ -20,8 +20,6 @@ class Field(IntEnum):
 
     C_STORE = 0x0001
     C_ECHO = 0x0030
-    N_SET = 0x0120
-    N_CREATE = 0x0140
     C_CANCEL = 0x0FFF
 
 
@@ -83,8 +81,8 @@ def decode(data: bytes | bytearray) -> Request:
     return Request(elements)
 
 
-def response(request: Request, status: int, comment: str = "", instance_uid: str = "") -> bytes:
-    """The command set that answers the request; `comment` says why it failed, `instance_uid` what an N-CREATE made."""
+def response(request: Request, status: int, comment: str = "") -> bytes:
+    """The command set that answers the request; `comment` says why it failed."""
     sop_class = request.uid(Element.AFFECTED_SOP_CLASS_UID) or request.uid(Element.REQUESTED_SOP_CLASS_UID)
     instance = request.uid(Element.AFFECTED_SOP_INSTANCE_UID) or request.uid(Element.REQUESTED_SOP_INSTANCE_UID)
     elements = {
@@ -94,7 +92,7 @@ def response(request: Request, status: int, comment: str = "", instance_uid: str
         Element.COMMAND_DATA_SET_TYPE: _us(NO_DATA_SET),
         Element.STATUS: _us(status),
         Element.ERROR_COMMENT: _padded(comment[:64], b" "),  # LO
-        Element.AFFECTED_SOP_INSTANCE_UID: _padded(instance_uid or instance, b"\0"),
+        Element.AFFECTED_SOP_INSTANCE_UID: _padded(instance, b"\0"),
     }
     body = b"".join(_ELEMENT.pack(0, tag, len(value)) + value for tag, value in elements.items() if value)
     return _ELEMENT.pack(0, Element.GROUP_LENGTH, 4) + len(body).to_bytes(4, "little") + body
