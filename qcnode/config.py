@@ -285,6 +285,10 @@ def load(path: Path | None = None) -> Settings:
 def _first_fault(error: ValidationError) -> str:
     fault = error.errors()[0]
     where = ".".join(str(part) for part in fault["loc"])
+    if fault["type"] == "model_type":
+        return f"{where} is a section; write [{where}] on a line of its own, and its keys below."
+    if fault["type"] == "tuple_type":
+        return f"{where} is a list; write [[{where}]] before each entry, or [..., ...] for values."
     if fault["type"] not in ("extra_forbidden", "unexpected_keyword_argument"):
         return f"{where}: {fault['msg']}."
     known = _keys_beside(fault["loc"])

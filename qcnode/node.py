@@ -81,9 +81,8 @@ class Node:
             try:
                 self.listener.start()
             except OSError as error:
-                where = f"{self.settings.dicom.host}:{self.settings.dicom.port}"
                 raise ConfigError(
-                    f"Cannot listen on {where} ({error.strerror}); change [dicom] host or port."
+                    f"Cannot listen on {error.filename} ({error.strerror}); change [dicom] host or port."
                 ) from error
             undo.callback(self.listener.stop)
             self.web.start()

@@ -47,6 +47,8 @@ def test_the_example_that_is_shipped_is_the_template() -> None:
         ('[[destinations]]\nnme = "a"', "destinations.0"),
         ("[dicom]\nport = 70000", "dicom.port"),
         ('[dicom]\nae_title = "MUCH TOO LONG A TITLE"', "1 to 16 printable ASCII"),
+        ('state = "/var/lib/qcnode"', "state is a section; write [state]"),
+        ('[destinations]\nname = "archive"', "destinations is a list; write [[destinations]]"),
         ("[dicom", "not valid TOML"),
         ('[eligibility.description]\nT2w = "t2("', "not a regular expression"),
         ('[dicom]\npeer_networks = ["nonsense"]', "dicom.peer_networks"),

@@ -145,3 +145,12 @@ def test_settings_that_need_a_certificate_say_so() -> None:
     for text in ("plain = false", 'tls_key = "k.pem"', 'tls_client_ca = "ca.pem"'):
         with pytest.raises(ConfigError, match="need tls_certificate"):
             parse(f"[dicom]\n{text}", "site.toml")
+
+
+def test_a_taken_port_is_named_whichever_door_it_is(tmp_path: Path, ours: Identity) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        settings = Dicom(host="127.0.0.1", port=0, tls_port=port, tls_certificate=ours.certificate, tls_key=ours.key)
+        with pytest.raises(OSError, match="Address already in use") as refused:
+            Listener(settings, Spool(tmp_path), lambda received: None).start()
+    assert refused.value.filename == f"127.0.0.1:{port}"

@@ -247,6 +247,10 @@ class Listener:
 
 def _listening(host: str, port: int) -> socket.socket:
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    door = socket.create_server((host, port), family=family, backlog=_WAITING_CONNECTIONS)
+    try:
+        door = socket.create_server((host, port), family=family, backlog=_WAITING_CONNECTIONS)
+    except OSError as error:  # there are two doors: say which
+        why = str(error.strerror).split(" (while")[0]
+        raise OSError(error.errno, why, f"{host}:{port}") from error
     door.settimeout(_POLL_SECONDS)
     return door
