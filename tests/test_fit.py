@@ -110,7 +110,7 @@ def test_a_loss_that_is_no_number_is_told_and_not_trained_on(
 
     monkeypatch.setattr(Member, "forward", broken)
     command = ["fit", "--data", str(data), "--out", str(tmp_path / "run"), "--artifact", "Motion", *TINY]
-    assert main(command) == 1
+    assert main(command) == 2
     assert "no longer a number; set bf16 = false" in " ".join(capsys.readouterr().err.split())
 
 
