@@ -89,5 +89,5 @@ def test_the_spectrum_does_not_see_where_the_head_is_and_sees_a_tone() -> None:
 
 
 def test_an_unknown_encoder_is_named() -> None:
-    with pytest.raises(ConfigError, match=r'no encoder "resnet19\+dft"; this version has compact-resnet, mirror-resnet'):
+    with pytest.raises(ConfigError, match=r'no encoder "resnet19\+dft"; this version has compact-resnet, mirror-'):
         networks.encoder("resnet19+dft", 2)
