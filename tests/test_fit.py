@@ -13,6 +13,7 @@ from lisa_folder import write_lisa_folder
 from safetensors.torch import load_file
 
 from qcnode.artifacts import Artifact
+from qcnode.ensemble.model import Member, Output
 from qcnode.ensemble.runtime import Ensemble
 from qcnode.ensemble.weights import read_manifest
 from qcnode.imaging.preprocess import INPUT_SHAPE
@@ -86,6 +87,31 @@ def test_a_member_starts_as_the_shared_model(data: Path) -> None:
             output = shared.member(artifact, new_member(FitConfig(width=2))).eval()(images)
             torch.testing.assert_close(output.severity, severity[:, :, index])
             torch.testing.assert_close(output.plane, plane)
+
+
+def test_a_member_of_another_encoder_starts_from_chance_and_no_shared_one_is_trained_for_it(
+    data: Path, tmp_path: Path
+) -> None:
+    config = tmp_path / "own.toml"
+    config.write_text('shared_epochs = 1\n[members.Banding]\nencoder = "plane-profiles"\nwidth = 2\n')
+    command = ["fit", "--data", str(data), "--out", str(tmp_path / "run"), "--config", str(config), *TINY]
+    assert main([*command, "--artifact", "Banding"]) == 0
+    assert json.loads((tmp_path / "run/Banding.json").read_text())["encoder"] == "plane-profiles"
+    assert not (tmp_path / "run/shared.safetensors").exists()
+
+
+def test_a_loss_that_is_no_number_is_told_and_not_trained_on(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    forward = Member.forward
+
+    def broken(self: Member, images: torch.Tensor) -> Output:
+        return forward(self, images * (torch.nan if self.training else 1))
+
+    monkeypatch.setattr(Member, "forward", broken)
+    command = ["fit", "--data", str(data), "--out", str(tmp_path / "run"), "--artifact", "Motion", *TINY]
+    assert main(command) == 2
+    assert "no longer a number; set bf16 = false" in " ".join(capsys.readouterr().err.split())
 
 
 def test_the_same_seed_gives_the_same_member(data: Path, tmp_path: Path) -> None:

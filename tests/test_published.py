@@ -28,7 +28,8 @@ def millions(module: torch.nn.Module) -> float:
 
 
 def test_every_published_encoder_is_held_to_its_figures() -> None:
-    assert {*PUBLISHED, "compact-resnet"} == set(networks.ENCODERS)
+    ours = {"compact-resnet", "mirror-resnet", "plane-profiles"}
+    assert {*PUBLISHED, *ours} == set(networks.ENCODERS)
 
 
 @pytest.mark.parametrize("name", PUBLISHED)
@@ -88,5 +89,5 @@ def test_the_spectrum_does_not_see_where_the_head_is_and_sees_a_tone() -> None:
 
 
 def test_an_unknown_encoder_is_named() -> None:
-    with pytest.raises(ConfigError, match=r'no encoder "resnet19\+dft"; this version has compact-resnet, resnet10'):
+    with pytest.raises(ConfigError, match=r'no encoder "resnet19\+dft"; this version has compact-resnet, mirror-'):
         networks.encoder("resnet19+dft", 2)

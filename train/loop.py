@@ -186,7 +186,9 @@ def _stage(
 
 
 def _step(loss: Tensor, stage: Stage) -> float:
-    """One step down the loss, whose value it returns."""
+    """One step down the loss, whose value it returns; raises ConfigError when that is no longer a number."""
+    if not loss.isfinite():
+        raise ConfigError("The loss is no longer a number; set bf16 = false or a lower learning rate, and start again.")
     stage.optimizer.zero_grad()
     loss.backward()  # type: ignore[no-untyped-call]
     stage.optimizer.step()

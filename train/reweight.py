@@ -30,7 +30,7 @@ def class_gradient_norms(features: Tensor, terms: Terms, target: Tensor) -> Tens
 def class_weights(norms: Tensor) -> Tensor:
     """α_c = min φ / φ_c over the classes present (eq. 2): at most 1, and 0 for a class that the batch does not hold."""
     present = ~norms.isnan()
-    smallest = norms[present].min()
+    smallest = norms.nan_to_num(nan=torch.inf).min()
     return torch.where(present, smallest / norms.clamp_min(torch.finfo(norms.dtype).tiny), 0.0).nan_to_num(nan=0.0)
 
 

@@ -33,20 +33,26 @@ def fit_run(
     """Train these artifacts' members into `out`; what an interrupted run with the same arguments finished is kept.
 
     scans: of the training and validation subjects at least. earlier: a run whose shared encoder to go on from. init: a
-    weights folder whose members to go on from; no shared encoder is trained then.
+    weights folder whose members to go on from. No shared encoder is trained then, nor where no member starts from it.
     """
     training, validation = (scans.of(subjects_of(part_of, part)) for part in (TRAIN, VALIDATION))
     if not training.scans or not validation.scans:
         raise ConfigError("There are too few patients to validate on; five are the least.")
     out.mkdir(parents=True, exist_ok=True)
     log.info("fit_started training_scans=%d validation_scans=%d", len(training.scans), len(validation.scans))
-    shared = None if init else _shared(config, artifacts, training, validation, out, earlier)
+    sharing = {artifact for artifact in artifacts if _of_shared_kind(config.of(artifact), config)}
+    shared = _shared(config, artifacts, training, validation, out, earlier) if sharing and not init else None
     for artifact in artifacts:
         its = config.of(artifact)
         member = shipped_member(its, artifact, init) if init else new_member(its)
-        if shared and (its.encoder, its.encoder_width) == (config.encoder, config.encoder_width):
+        if shared and artifact in sharing:
             member = shared.member(artifact, member)
         fit_member(its, artifact, member, training, validation, out)
+
+
+def _of_shared_kind(member: FitConfig, config: FitConfig) -> bool:
+    """Whether a member's encoder is of the kind that the run shares."""
+    return (member.encoder, member.encoder_width) == (config.encoder, config.encoder_width)
 
 
 def _shared(

@@ -15,7 +15,8 @@ from train.config import FitConfig
 Image = NDArray[np.float32]
 
 # Interpolation would smooth noise and lines, and a curve of intensities change their height; shading is one itself.
-_KEPT_BY_TURNING = frozenset({Artifact.BANDING, Artifact.MOTION, Artifact.CONTRAST, Artifact.DISTORTION})
+# Bands run along the scan's axes, more or less: a turn makes of them what no scanner does.
+_KEPT_BY_TURNING = frozenset({Artifact.MOTION, Artifact.CONTRAST, Artifact.DISTORTION})
 _KEPT_BY_GAMMA = frozenset({Artifact.POSITIONING, Artifact.MOTION, Artifact.DISTORTION})
 _TURN_DEGREES, _SCALE, _TURNED_SHARE = 15.0, 0.1, 0.7
 _SHIFT_VOXELS = (2, 8, 8)  # at most, along (slice, row, column); one within the slice where Positioning is trained

@@ -12,6 +12,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from qcnode.ensemble import published
+from qcnode.ensemble.mirror import mirror_resnet
+from qcnode.ensemble.profiles import plane_profile_network
 from qcnode.errors import ConfigError
 
 _BLOCK = (2, 4, 4)  # voxels: the stem's stride, and the blocks whose statistics stand beside its channels
@@ -150,7 +152,7 @@ def _profiles(image: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def compact_resnet(width: int) -> tuple[nn.Module, int]:
-    """The shipped members' encoder; 72 × width features."""
+    """Most shipped members' encoder; 72 × width features."""
     encoder = CompactResNet(width)
     return encoder, encoder.features
 
@@ -165,6 +167,8 @@ class Entry(NamedTuple):
 # Each module maps (batch, 1, slice, row, column) to (batch, features).
 ENCODERS: dict[str, Entry] = {
     "compact-resnet": Entry(compact_resnet, 16),
+    "mirror-resnet": Entry(mirror_resnet, 16),
+    "plane-profiles": Entry(plane_profile_network, 24),
     "resnet10": Entry(partial(published.resnet, blocks=(1, 1, 1, 1), bottleneck=False), 64),
     "resnet18": Entry(partial(published.resnet, blocks=(2, 2, 2, 2), bottleneck=False), 64),
     "resnet50": Entry(partial(published.resnet, blocks=(3, 4, 6, 3), bottleneck=True), 64),

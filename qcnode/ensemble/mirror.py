@@ -1,0 +1,201 @@
+"""The head beside its own reflection: an encoder for what makes a head unlike its mirror image.
+
+A convolution cannot compare the left of a tilted head with its right. So the plane that mirrors the head best is
+searched first, and the network sees both halves as they lie from that plane outwards, voxel beside voxel.
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from itertools import product
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from monai.networks.nets.resnet import ResNet, ResNetBlock
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+_BLOCK = (1, 4, 4)  # voxels averaged into one of the coarse image on which all of this happens
+_SPACING_MM = (5.0, 6.4, 6.4)  # of the coarse image, near enough
+_BRIGHTEST = 2.5  # means of the foreground; what is brighter would decide the plane alone
+_SKIN, _SKIN_WIDTH = 0.35, 0.06  # means of the foreground: where the air ends, and how softly
+_HALF = (16, 32, 32)  # of a half: from the plane outwards, and along it
+_HALF_MM = 6.4
+
+_TILTS = (-36.0, -24.0, -12.0, 0.0, 12.0, 24.0, 36.0)  # degrees from a scan axis, each way, tried first
+_OFFSETS_MM = (-8.0, 0.0, 8.0)  # from the head's centre
+_STEP = (6.0, 6.0, 4.0)  # degrees, degrees, mm: of the first refinement; each one after it halves them
+
+
+class MirrorPlane(NamedTuple):
+    """likeness: correlation of the image with its reflection. normal: (3,), a unit vector. origin, centre: (3,) mm.
+
+    origin: the plane's point nearest the head's centre. Axes are (slice, row, column), from the image's centre.
+    """
+
+    likeness: float
+    normal: Tensor
+    origin: Tensor
+    centre: Tensor
+
+
+class MirrorResNet(nn.Module):
+    """A small 3-D ResNet on mean and difference of a head's halves, and of their outlines.
+
+    Beside its pooled maps stand the plane's figures: how alike the halves are, how far the plane is tilted and off
+    centre. (batch, 1, slice, row, column) → (batch, features).
+    """
+
+    _FIGURES = 8
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        widths = [width, 2 * width, 4 * width, 8 * width]
+        self.resnet = ResNet(
+            ResNetBlock,
+            [1, 1, 1, 1],
+            widths,
+            n_input_channels=4,
+            conv1_t_size=3,
+            conv1_t_stride=(1, 2, 2),
+            no_max_pool=True,
+            shortcut_type="B",
+            feed_forward=False,
+        )
+        self.resnet.avgpool = MeanAndMaximum()
+        self.figures_norm = nn.BatchNorm1d(self._FIGURES)
+        self.features = 2 * widths[-1] + self._FIGURES
+
+    def forward(self, images: Tensor) -> Tensor:
+        with torch.no_grad(), torch.autocast(images.device.type, enabled=False):
+            seen = [self._seen(image) for image in images[:, 0].float()]
+            halves, figures = (torch.stack(each) for each in zip(*seen, strict=True))
+        halves = halves.contiguous(memory_format=torch.channels_last_3d)
+        return torch.cat([self.resnet(halves).float(), self.figures_norm(figures)], 1)
+
+    def _seen(self, image: Tensor) -> tuple[Tensor, Tensor]:
+        """(slice, row, column) → the resnet's input (4, *_HALF), and the plane's figures (_FIGURES,)."""
+        coarse = F.avg_pool3d(image[None, None], _BLOCK)[0, 0].clamp(0, _BRIGHTEST)
+        plane = mirror_plane(coarse)
+        left, right = halves_of(coarse, plane)
+        inside_left, inside_right = _inside(left), _inside(right)
+        channels = [left + right, (left - right).abs() * 2, inside_left + inside_right]
+        channels.append((inside_left - inside_right).abs() * 2)
+        beside = ((plane.origin - plane.centre) @ plane.normal / 5).abs()
+        figures = [beside.new_tensor([plane.likeness]), plane.normal.abs(), plane.centre.abs() / 20, beside[None]]
+        return torch.stack(channels) / 2, torch.cat(figures)
+
+
+class MeanAndMaximum(nn.Module):
+    """(batch, channels, …) → (batch, 2 × channels): each map's mean and its maximum."""
+
+    def forward(self, maps: Tensor) -> Tensor:
+        flat = maps.float().flatten(2)
+        return torch.cat([flat.mean(2), flat.amax(2)], 1)
+
+
+def mirror_plane(image: Tensor) -> MirrorPlane:
+    """The plane that mirrors a coarse image (slice, row, column) best: sought coarsely everywhere, then finely there.
+
+    Its normal is within 36 degrees, each way, of one of the three axes.
+    """
+    thirds, halves = (F.avg_pool3d(image[None, None], factor)[0, 0] for factor in (3, 2))
+    centre = _head_centre(image)
+    everywhere = torch.tensor(list(product(_TILTS, _TILTS, _OFFSETS_MM)), device=image.device)
+    best = max((_best(thirds, 3, 2, centre, axis, everywhere) for axis in range(3)), key=lambda found: found.likeness)
+    step = torch.tensor(_STEP, device=image.device)
+    around = torch.tensor(list(product((-1.0, 0.0, 1.0), repeat=3)), device=image.device)
+    for coarse, factor, every in ((halves, 2, 2), (image, 1, 8), (image, 1, 8)):
+        best = _best(coarse, factor, every, centre, best.axis, best.parameters + step * around)
+        step = step / 2
+    return MirrorPlane(best.likeness, best.normal, centre + best.parameters[2] * best.normal, centre)
+
+
+class _Candidate(NamedTuple):
+    """A plane across an axis: parameters (3,) in degrees, degrees, mm from the head's centre."""
+
+    likeness: float
+    axis: int
+    normal: Tensor
+    parameters: Tensor
+
+
+def _best(image: Tensor, factor: int, every: int, centre: Tensor, axis: int, candidates: Tensor) -> _Candidate:
+    """The best of candidates (n, 3) across an axis, by one in `every` voxels of an image coarser by `factor`."""
+    spacing = torch.tensor(_SPACING_MM, device=image.device) * factor
+    chosen = _chosen(image.numel(), every).to(image.device)
+    points, normals = _places(image, spacing)[chosen], _normals(candidates[:, :2], axis)
+    distance = points @ normals.T - (normals @ centre + candidates[:, 2])  # (point, candidate)
+    reflected = points[:, None] - 2 * distance[..., None] * normals
+    likeness = _correlation(image.flatten()[chosen], _sample(image, reflected, spacing))
+    best = int(likeness.argmax())
+    return _Candidate(float(likeness[best]), axis, normals[best], candidates[best])
+
+
+@lru_cache
+def _chosen(voxels: int, every: int) -> Tensor:
+    """One in `every` of so many indices, scattered, and the same ones each time."""
+    return torch.from_numpy(np.sort(np.random.default_rng(0).permutation(voxels)[: voxels // every]))
+
+
+def halves_of(image: Tensor, plane: MirrorPlane) -> Tensor:
+    """A coarse image's two halves (2, *_HALF) from the plane outwards, each voxel of one at its mirror's place."""
+    axis = int(plane.normal.abs().argmax())
+    first, second = (other for other in range(3) if other != axis)
+    along = torch.eye(3, device=image.device)[first]
+    along = F.normalize(along - (along @ plane.normal) * plane.normal, dim=0)
+    across = torch.linalg.cross(plane.normal, along)
+    across = across * across[second].sign()
+    out = (torch.arange(_HALF[0], device=image.device) + 0.5) * _HALF_MM
+    u, v = ((torch.arange(n, device=image.device) - (n - 1) / 2) * _HALF_MM for n in _HALF[1:])
+    on_plane = plane.origin + u[:, None, None] * along + v[:, None] * across
+    outwards = out[:, None, None, None] * plane.normal
+    places = torch.stack([on_plane - outwards, on_plane + outwards])
+    return _sample(image, places.flatten(0, 2), torch.tensor(_SPACING_MM, device=image.device)).view(2, *_HALF)
+
+
+def _normals(tilts: Tensor, axis: int) -> Tensor:
+    """Unit vectors (n, 3) along an axis, tilted towards the two others by (n, 2) degrees."""
+    towards = torch.tan(torch.deg2rad(tilts))
+    others = [towards[:, 0], towards[:, 1]]
+    others.insert(axis, torch.ones(len(tilts), device=tilts.device))
+    return F.normalize(torch.stack(others, 1), dim=1)
+
+
+def _places(image: Tensor, spacing: Tensor) -> Tensor:
+    """Every voxel's place (voxel, 3) in mm from the image's centre."""
+    axes = [
+        (torch.arange(n, device=image.device) - (n - 1) / 2) * mm for n, mm in zip(image.shape, spacing, strict=True)
+    ]
+    return torch.cartesian_prod(*axes)
+
+
+def _head_centre(image: Tensor) -> Tensor:
+    """The centre (3,) of what is brighter than air, in mm from the image's centre."""
+    inside = _inside(image).flatten()
+    return inside @ _places(image, torch.tensor(_SPACING_MM, device=image.device)) / inside.sum().clamp_min(1)
+
+
+def _inside(image: Tensor) -> Tensor:
+    return torch.sigmoid((image - _SKIN) / _SKIN_WIDTH)
+
+
+def _sample(image: Tensor, places: Tensor, spacing: Tensor) -> Tensor:
+    """The image at places (…, 3) in mm from its centre, between voxels linearly; zero outside."""
+    half = (torch.tensor(image.shape, device=image.device) - 1) / 2 * spacing
+    grid = (places / half).flip(-1).view(1, 1, -1, 1, 3)  # grid_sample takes (column, row, slice)
+    return F.grid_sample(image[None, None], grid, align_corners=True).view(places.shape[:-1])
+
+
+def _correlation(values: Tensor, others: Tensor) -> Tensor:
+    """Pearson's correlation of values (point,) with each column of others (point, column)."""
+    values, others = values - values.mean(), others - others.mean(0)
+    scale = (values.square().sum() * others.square().sum(0)).sqrt()
+    return values @ others / scale.clamp_min(1e-6)
+
+
+def mirror_resnet(width: int) -> tuple[nn.Module, int]:
+    """16 × width + 8 features."""
+    encoder = MirrorResNet(width)
+    return encoder, encoder.features

@@ -1,0 +1,78 @@
+"""Profiles across whole planes: an encoder for what changes the image along one direction and nowhere else.
+
+A band of a few percent drowns in anatomy wherever one looks, but it steps at the same place all over a plane. The mean
+of small steps over that plane shows it, where large ones, which are anatomy's, count no more than small ones.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+_BLOCK = (1, 4, 4)  # voxels averaged into one first
+_FLOOR = 0.01  # added before a logarithm, in means of the foreground
+_CLIPS = (0.05, 0.15, 0.4)  # of a step of the logarithm
+_HEAD_FROM, _AIR_TO = 0.35, 0.2  # means of the foreground
+_FEW = 8  # blocks; planes with fewer say less
+
+
+class PlaneProfiles(nn.Module):
+    """A small 1-D network on the profiles across slices, across rows and across columns, which share it.
+
+    (batch, 1, slice, row, column) → (batch, 12 × width).
+    """
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        channels = 2 * (len(_CLIPS) + 1)
+        self.network = nn.Sequential(
+            nn.BatchNorm1d(channels),
+            *_layer(channels, width),
+            *_layer(width, width),
+            nn.MaxPool1d(2),
+            *_layer(width, 2 * width),
+            *_layer(2 * width, 2 * width),
+        )
+        self.features = 3 * 4 * width
+
+    def forward(self, images: Tensor) -> Tensor:
+        with torch.no_grad(), torch.autocast(images.device.type, enabled=False):
+            profiles = torch.stack([plane_profiles(image) for image in images[:, 0].float()])
+        maps = self.network(profiles.flatten(0, 1)).float()
+        return torch.cat([maps.mean(2), maps.amax(2)], 1).view(len(images), -1)
+
+
+def plane_profiles(image: Tensor) -> Tensor:
+    """(slice, row, column) → (3, 8, position): for each axis the mean step over every plane, in head and in air.
+
+    Of the eight, four are the head's and four the air's: the mean step for each of _CLIPS, relative to it, and how
+    much of the plane there is.
+    """
+    blocks = F.avg_pool3d(image[None, None], _BLOCK)[0, 0]
+    logarithm = torch.log(blocks + _FLOOR)
+    head, air = blocks > _HEAD_FROM, (blocks > 0) & (blocks < _AIR_TO)
+    longest = max(blocks.shape)
+    profiles = []
+    for axis in range(3):
+        steps = torch.diff(logarithm, dim=axis)
+        plane = tuple(other for other in range(3) if other != axis)
+        channels = []
+        for tissue in (head, air):
+            both = tissue.narrow(axis, 0, steps.shape[axis]) & tissue.narrow(axis, 1, steps.shape[axis])
+            size = both.sum(plane)
+            channels += [(steps.clamp(-c, c) * both).sum(plane) / (size + _FEW) / c for c in _CLIPS]
+            channels.append(size / 400)
+        profile = torch.stack(channels)
+        profiles.append(F.pad(profile, (0, longest - profile.shape[1])))
+    return torch.stack(profiles)
+
+
+def _layer(before: int, after: int) -> list[nn.Module]:
+    return [nn.Conv1d(before, after, 5, padding=2), nn.BatchNorm1d(after), nn.ReLU()]
+
+
+def plane_profile_network(width: int) -> tuple[nn.Module, int]:
+    """12 × width features."""
+    encoder = PlaneProfiles(width)
+    return encoder, encoder.features

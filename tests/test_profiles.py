@@ -1,0 +1,37 @@
+"""A step across a whole plane is seen in its profile, however busy the anatomy is."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from qcnode.ensemble import networks
+from qcnode.ensemble.profiles import plane_profiles
+
+
+@pytest.mark.parametrize(("axis", "position", "block"), [(0, 17, 1), (1, 60, 4), (2, 100, 4)])
+def test_a_step_of_a_tenth_is_the_highest_of_its_profile_and_of_no_other(axis: int, position: int, block: int) -> None:
+    image = 1 + 0.3 * torch.rand(40, 144, 144, generator=torch.Generator().manual_seed(3))
+    image.narrow(axis, position, image.shape[axis] - position).mul_(1.1)
+    profiles = plane_profiles(image)
+    assert profiles.shape == (3, 8, 40)
+    steps = profiles[:, 1]  # of the head, clipped at .15
+    assert int(steps[axis].argmax()) == position // block - 1
+    others = [other for other in range(3) if other != axis]
+    assert float(steps[axis].max()) > 5 * float(steps[others].abs().max())
+
+
+def test_head_and_air_are_told_apart_and_padding_is_neither() -> None:
+    image = torch.zeros(40, 144, 144)
+    image[5:35, 20:120, 20:120] = 0.1
+    image[10:30, 40:100, 40:100] = 1.0
+    head_size, air_size = plane_profiles(image)[0, [3, 7]] * 400
+    assert head_size[0] == air_size[0] == 0
+    assert head_size[15] == 15 * 15
+    assert air_size[15] == 25 * 25 - 15 * 15
+
+
+def test_the_encoder_gives_the_features_that_it_states() -> None:
+    encoder, channels = networks.encoder("plane-profiles", 4)
+    assert channels == 48
+    assert encoder.eval()(torch.rand(2, 1, 40, 144, 144)).shape == (2, channels)
