@@ -28,6 +28,14 @@ TRANSITIONS: dict[State, frozenset[State]] = {
 }
 
 
+class StepState(StrEnum):
+    """How far a modality's performed procedure step is: Performed Procedure Step Status (PS3.3 Section C.4.14)."""
+
+    IN_PROGRESS = "IN PROGRESS"  # created by N-CREATE; N-SET may change it
+    COMPLETED = "COMPLETED"  # final: what it says of its series is all there will be
+    DISCONTINUED = "DISCONTINUED"  # final too: broken off, and its series are as long as they are
+
+
 class DeliveryState(StrEnum):
     """Where one document's way to one destination stands."""
 

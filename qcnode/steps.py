@@ -18,7 +18,7 @@ from qcnode.intake import listener
 from qcnode.intake.completeness import AssociationState, Complete, completeness
 from qcnode.intake.facts import Facts, read_facts
 from qcnode.intake.spool import Receipt, Spool, write_durably
-from qcnode.ledger.records import Claim, NewDocument, Received
+from qcnode.ledger.records import Announced, Claim, NewDocument, Received
 from qcnode.ledger.store import Store
 from qcnode.worker import Job, Outcome
 
@@ -67,13 +67,16 @@ def assemble_once(
     """
     ready = 0
     again: list[datetime] = []
-    for series in store.receiving():
+    receiving = store.receiving()
+    announced = store.performed.announced([series.series_uid for series in receiving])
+    for series in receiving:
         found = completeness(
             [Facts.from_json(facts) for facts in series.facts],
             last_received=series.last_received_at,
             association=association(series.series_uid),
             now=now,
             settings=settings.completeness,
+            announced=announced.get(series.series_uid),
         )
         if isinstance(found, Complete):
             forwarded = outbox.forwardings(settings.destinations)
@@ -96,7 +99,8 @@ def assess_once(
         return False
     try:
         instances = tuple(spool.read(claim.series_uid, sop) for sop in claim.sop_instance_uids)
-        outcome = submit(_job(claim, instances, settings))
+        announced = store.performed.announced([claim.series_uid]).get(claim.series_uid)
+        outcome = submit(_job(claim, instances, settings, announced))
         _finish_patiently(store, folder, claim, outcome, settings, clock)
     except BrokenExecutor:
         store.fail(claim, "The grading process ended while it graded this series.", clock(), permanent=False)
@@ -164,7 +168,7 @@ def retain_once(
     return 0
 
 
-def _job(claim: Claim, instances: tuple[bytes, ...], settings: Settings) -> Job:
+def _job(claim: Claim, instances: tuple[bytes, ...], settings: Settings, announced: Announced | None) -> Job:
     return Job(
         instances=instances,
         revision=claim.revision,
@@ -173,6 +177,8 @@ def _job(claim: Claim, instances: tuple[bytes, ...], settings: Settings) -> Job:
         policy=settings.full_policy(),
         eligibility=settings.eligibility,
         assessing=settings.assessing,
+        announced=len(announced.sop_instance_uids) if announced else 0,
+        missing=len(announced.missing(claim.sop_instance_uids)) if announced else 0,
     )
 
 

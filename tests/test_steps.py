@@ -19,9 +19,11 @@ from qcnode.imaging.swoop import classic_series, swoop_series, to_bytes
 from qcnode.intake.completeness import AssociationState
 from qcnode.intake.facts import read_facts
 from qcnode.intake.spool import Spool
+from qcnode.ledger.performed import Change
+from qcnode.ledger.records import StepReport
 from qcnode.ledger.store import Store
 from qcnode.reporting.documents import documents
-from qcnode.states import LONGEST_PAUSE, MAX_ATTEMPTS, State
+from qcnode.states import LONGEST_PAUSE, MAX_ATTEMPTS, State, StepState
 from qcnode.steps import adopt, assemble_once, assess_once, retain_once
 from qcnode.verdict import Assessment, Decision, Grade, not_assessable, verdict
 from qcnode.worker import Job, Outcome
@@ -115,6 +117,34 @@ def test_slices_wait_for_the_grace_and_say_when(
     grace = timedelta(seconds=settings.completeness.grace_seconds)
     assert assemble_once(store, released, settings, NOW) == (0, NOW + grace)
     assert assemble_once(store, released, settings, NOW + grace) == (1, None)
+
+
+def test_the_scanner_s_word_ends_a_series_and_what_is_missing_reaches_the_grading(
+    store: Store, spool: Spool, settings: Settings, slices: list[bytes]
+) -> None:
+    facts = [read_facts(one) for one in slices]
+    series_uid, sops = facts[0].series_instance_uid, [one.sop_instance_uid for one in facts]
+    for step, names in (("1.9.1", sops[:5]), ("1.9.2", sops)):
+        assert store.performed.create(StepReport(step, StepState.IN_PROGRESS, {series_uid: names}), NOW)
+    for one in slices[:5]:
+        put(spool, one)
+    adopt(store, spool, NOW)
+    assert assemble_once(store, unknown, settings, NOW)[0] == 0, "a step in progress says nothing yet"
+    assert store.performed.change(StepReport("1.9.1", StepState.COMPLETED, None), NOW) is Change.DONE
+    assert assemble_once(store, unknown, settings, NOW) == (1, None)
+
+    assert store.performed.change(StepReport("1.9.2", StepState.COMPLETED, None), NOW) is Change.DONE
+    quiet = NOW + timedelta(seconds=settings.completeness.quiet_seconds)
+    assert assemble_once(store, unknown, settings, NOW) == (0, quiet), "it is waited for again"
+    assert assemble_once(store, unknown, settings, quiet) == (1, None)
+    jobs: list[Job] = []
+
+    def submit(job: Job) -> Outcome:
+        jobs.append(job)
+        return answer(0, job)
+
+    assert assess_once(store, spool, settings.state.folder, submit, settings, lambda: quiet)
+    assert [(job.missing, job.announced) for job in jobs] == [(len(sops) - 5, len(sops))]
 
 
 def test_a_severe_series_leaves_documents_deliveries_and_an_alert(

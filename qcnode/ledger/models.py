@@ -25,7 +25,7 @@ from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column, query_express
 from sqlalchemy.types import TypeDecorator
 
 from qcnode.artifacts import Artifact, Plane
-from qcnode.states import DeliveryState, State
+from qcnode.states import DeliveryState, State, StepState
 from qcnode.verdict import Decision
 
 
@@ -73,7 +73,7 @@ class Row(DeclarativeBase):
         float: Double,
         dict[str, Any]: JSON,
         list[str]: JSON,
-        **{words: _words(words) for words in (State, DeliveryState, Decision, Artifact, Plane)},
+        **{words: _words(words) for words in (State, DeliveryState, StepState, Decision, Artifact, Plane)},
     }
 
 
@@ -214,6 +214,34 @@ class Delivery(Row):
     error: Mapped[str | None] = mapped_column(Text)
 
     document: Mapped[DocumentRow | None] = relationship(lazy="raise", back_populates="deliveries")
+
+
+class PerformedStep(Row):
+    """A modality's performed procedure step (MPPS); of what it says, only UIDs are kept."""
+
+    __tablename__ = "performed_step"
+
+    sop_instance_uid: Mapped[str] = mapped_column(String(64), primary_key=True)
+    state: Mapped[StepState]
+    created_at: Mapped[datetime]
+    ended_at: Mapped[datetime | None]  # None while it is in progress
+
+    series: Mapped[list[PerformedSeries]] = relationship(
+        lazy="raise", order_by="PerformedSeries.series_uid", cascade="all, delete-orphan", back_populates="step"
+    )
+
+
+class PerformedSeries(Row):
+    """The instances that a step says a series has, by UID alone: the word may come before the images."""
+
+    __tablename__ = "performed_series"
+    __table_args__ = (Index(None, "series_uid"),)
+
+    step_uid: Mapped[str] = mapped_column(ForeignKey("performed_step.sop_instance_uid"), primary_key=True)
+    series_uid: Mapped[str] = mapped_column(String(64), primary_key=True)
+    sop_instance_uids: Mapped[list[str]]
+
+    step: Mapped[PerformedStep] = relationship(lazy="raise", back_populates="series")
 
 
 class Event(Row):

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from qcnode.states import DeliveryState
+from qcnode.states import DeliveryState, StepState
 
 
 @dataclass(frozen=True)
@@ -23,6 +24,32 @@ class Received:
     received_at: datetime
     calling_ae: str
     facts: dict[str, Any]  # what completeness and the page need of the header, ready for JSON
+
+
+@dataclass(frozen=True)
+class StepReport:
+    """What a modality says of a performed procedure step: which instances each of its series has. UIDs alone."""
+
+    step_uid: str
+    state: StepState | None  # None: as before
+    series: Mapping[str, Collection[str]] | None  # SOP Instance UIDs by series UID; None: as before
+
+
+@dataclass(frozen=True)
+class Announced:
+    """The instances that a series has by the word of the scanner, whose steps have ended."""
+
+    sop_instance_uids: frozenset[str]
+    at: datetime  # when the latest of the steps ended
+
+    def missing(self, here: Collection[str]) -> frozenset[str]:
+        """Those that are not here; none where it names nothing of what is here, as of objects converted on the way."""
+        missing = self.sop_instance_uids.difference(here)
+        return missing if len(missing) < len(self.sop_instance_uids) else frozenset()
+
+    def names_any(self, here: Collection[str]) -> bool:
+        """Whether it speaks of what is here at all."""
+        return not self.sop_instance_uids.isdisjoint(here)
 
 
 @dataclass(frozen=True)

@@ -19,6 +19,7 @@ from qcnode.ledger.database import Database, connect, record
 from qcnode.ledger.deliveries import IMAGES, Deliveries, forward, revive
 from qcnode.ledger.models import AssessmentRow, Delivery, DocumentRow, Instance, Series
 from qcnode.ledger.moves import give_up, held, move
+from qcnode.ledger.performed import PerformedSteps
 from qcnode.ledger.records import Claim, Forwarding, NewDocument, Received, Receiving
 from qcnode.states import LONGEST_PAUSE, DeliveryState, State
 from qcnode.verdict import Assessment
@@ -38,6 +39,7 @@ class Store:
         self._database = Database(connect(url))
         self.deliveries = Deliveries(self._database)
         self.overview = overview.Overview(self._database)
+        self.performed = PerformedSteps(self._database)
 
     @classmethod
     def open(cls, state: config.StateFolder) -> Store:
