@@ -23,6 +23,7 @@ from qcnode.delivery import outbox
 from qcnode.errors import ConfigError, PermanentError, TransientError
 from qcnode.grading import Grading, check_weights
 from qcnode.intake.listener import AssociationEvent, Listener, Received
+from qcnode.intake.mpps import ProcedureSteps
 from qcnode.intake.spool import Spool
 from qcnode.ledger import records
 from qcnode.ledger.store import Store
@@ -63,7 +64,8 @@ class Node:
             adopt(self.store, self.spool, utc_now())
             grading = Grading(self.settings.assessing)
             undo.callback(grading.stop)
-            self.listener = Listener(self.settings.dicom, self.spool, self._arrivals.put, self._arrivals.put)
+            steps = ProcedureSteps(self.store.performed, partial(self._wake, "assemble"))
+            self.listener = Listener(self.settings.dicom, self.spool, self._arrivals.put, self._arrivals.put, steps)
             self.web = WebServer(self.settings.web, self.store, folder)
             self._scheduler = self._scheduled(grading)
             self._scheduler.start()

@@ -37,6 +37,7 @@ class Answer:
 
     status: int
     comment: str = ""
+    error_id: int | None = None
 
 
 class Services(Protocol):
@@ -193,7 +194,7 @@ class Association:
             return  # of what was answered already; it has no response
         syntax = self._contexts[message.context]
         answer = message.refused or self._services.perform(self, request, syntax, message.data)
-        response = dimse.response(request, answer.status, answer.comment)
+        response = dimse.response(request, answer.status, answer.comment, answer.error_id)
         self._connection.send(pdu.data(message.context, response), self._deadline())
 
     def _deadline(self) -> float:
