@@ -103,6 +103,23 @@ class Forwarding:
 
 
 @dataclass(frozen=True)
+class Forwarded:
+    """How far the images of a series are on their way to one destination."""
+
+    destination: str
+    sent: int
+    waiting: int
+    dead: int  # those that nobody tries again until a person says so
+    last_sent_at: datetime | None
+    error: str | None  # the latest, of what is not sent
+
+    @property
+    def images(self) -> int:
+        """How many it gets in all."""
+        return self.sent + self.waiting + self.dead
+
+
+@dataclass(frozen=True)
 class Settlement:
     """What an attempt made of a delivery; PENDING: it is due again at `due_at`, `error` says why.
 
