@@ -29,8 +29,8 @@ from qcnode.delivery.outcome import Answer
 from qcnode.imaging import phantom
 from qcnode.imaging.swoop import classic_series, to_bytes
 from qcnode.intake.listener import Listener
-from qcnode.intake.mpps import TOO_LATE_ID, ProcedureSteps
-from qcnode.intake.procedure_step import MOST_ITEMS, TRANSFER_SYNTAXES, Status
+from qcnode.intake.mpps import LARGEST_BYTES, TOO_LATE_ID, ProcedureSteps
+from qcnode.intake.procedure_step import MOST_ITEMS, MOST_SERIES, TRANSFER_SYNTAXES, Status
 from qcnode.intake.spool import Spool
 from qcnode.ledger.store import Store
 from qcnode.reporting import key_object, structured_report
@@ -144,7 +144,7 @@ def test_mpps_has_the_transfer_syntaxes_statuses_and_bounds_that_are_listed(port
     assert {int(row[0], 16) for row in rows} == set(Status)
     [too_late] = [row for row in rows if int(row[0], 16) == Status.PROCESSING_FAILURE]
     assert f"Error ID 0x{TOO_LATE_ID:04X}" in too_late[2]
-    assert f"more than {MOST_ITEMS} items" in STATEMENT
+    assert f"more than {MOST_ITEMS} items, {MOST_SERIES} series or {LARGEST_BYTES // 1_000_000} MB" in STATEMENT
 
 
 def test_what_follows_a_response_is_what_delivery_does() -> None:

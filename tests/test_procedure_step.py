@@ -164,6 +164,13 @@ def test_more_instances_than_a_step_may_name_are_refused(monkeypatch: pytest.Mon
     assert refused(ending({**SERIES, "1.2.5": ["1.2.5.1"]})) is Status.RESOURCE_LIMITATION
 
 
+def test_more_series_than_a_step_may_name_are_refused() -> None:
+    many = {f"1.2.{number}": ["1.1"] for number in range(procedure_step.MOST_SERIES + 1)}
+    assert refused(ending(many)) is Status.RESOURCE_LIMITATION
+    many.popitem()
+    assert len(read(ending(many)).series or {}) == procedure_step.MOST_SERIES
+
+
 @pytest.mark.parametrize("item", [b"\xfe\xff\x00\xe0\0\0\0\0", b"\xfe\xff\x00\xe0\xff\xff\xff\xff"])
 def test_a_flood_of_items_is_refused_before_it_is_read(item: bytes) -> None:
     flood = b"\x40\x00\x40\x03\xff\xff\xff\xff" + item * 400_000

@@ -22,6 +22,7 @@ from qcnode.ledger.records import StepReport
 from qcnode.states import StepState
 
 MOST_ITEMS = 20_000  # of all sequences of one data set; reading so many takes half a second
+MOST_SERIES = 500  # each is looked up when the step ends
 TRANSFER_SYNTAXES = {  # those that cannot hide how much they hold, with the tag of an item in each
     ImplicitVRLittleEndian: b"\xfe\xff\x00\xe0",
     ExplicitVRLittleEndian: b"\xfe\xff\x00\xe0",
@@ -93,6 +94,8 @@ def _series(ds: Dataset) -> dict[str, set[str]]:
     for item in ds[_SERIES].value or ():
         sops = found.setdefault(_required_uid(item, "SeriesInstanceUID"), set())
         sops.update(_required_uid(reference, "ReferencedSOPInstanceUID") for reference in _references(item))
+    if len(found) > MOST_SERIES:
+        raise Unacceptable(Status.RESOURCE_LIMITATION, "The step names more series than the node takes.")
     return found
 
 
