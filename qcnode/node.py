@@ -26,7 +26,7 @@ from qcnode.intake.listener import AssociationEvent, Listener, Received
 from qcnode.intake.spool import Spool
 from qcnode.ledger import records
 from qcnode.ledger.store import Store
-from qcnode.steps import adopt, assemble_once, assess_once, entry, retain_once
+from qcnode.steps import Look, adopt, assemble_once, assess_once, entry, retain_once
 from qcnode.web.server import WebServer
 
 log = logging.getLogger(__name__)
@@ -47,6 +47,7 @@ class Node:
         self._arrivals: queue.SimpleQueue[Received | AssociationEvent | None] = queue.SimpleQueue()
         self._running = ExitStack()
         self._ending = threading.Event()
+        self._looks: dict[str, Look] = {}
         self._quiet_clock, self._retention_clock, self._retention_from = Jumps(), Jumps(), 0.0
 
     def start(self) -> None:
@@ -126,7 +127,9 @@ class Node:
     def _assemble(self) -> None:
         if moved := self._quiet_clock.moved():
             self.store.clock_moved(moved, utc_now())
-        ready, again = assemble_once(self.store, self.listener.associations.state, self.settings, utc_now())
+            self._looks.clear()
+        associations = self.listener.associations
+        ready, again = assemble_once(self.store, associations.state, self.settings, utc_now(), self._looks)
         if ready:
             for name in ("assess", *self._deliver_jobs):
                 self._wake(name)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Sequence
 from concurrent.futures import BrokenExecutor
+from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
@@ -18,7 +19,7 @@ from qcnode.intake import listener
 from qcnode.intake.completeness import AssociationState, Complete, completeness
 from qcnode.intake.facts import Facts, read_facts
 from qcnode.intake.spool import Receipt, Spool, write_durably
-from qcnode.ledger.records import Claim, NewDocument, Received
+from qcnode.ledger.records import Claim, NewDocument, Received, Receiving
 from qcnode.ledger.store import Store
 from qcnode.worker import Job, Outcome
 
@@ -58,29 +59,52 @@ def entry(arrived: listener.Received) -> Received:
     return _entry(arrived.facts, arrived.receipt, arrived.calling_ae, arrived.at)
 
 
+@dataclass(frozen=True)
+class Look:
+    """What was seen of a series that was not complete; while all of it is so, it is not complete before `until`."""
+
+    series: Receiving
+    association: AssociationState
+    until: datetime
+
+
 def assemble_once(
-    store: Store, association: Callable[[str], AssociationState], settings: Settings, now: datetime
+    store: Store,
+    association: Callable[[str], AssociationState],
+    settings: Settings,
+    now: datetime,
+    looks: dict[str, Look] | None = None,
 ) -> tuple[int, datetime | None]:
     """Mark each series ready that is complete by now, and have its images forwarded where they are asked for.
 
     Returns how many became ready, and when to look again: the earliest time at which one that waits will be complete.
+    `looks` are those of the call before, by series; they are brought up to date, and spare a series' headers another
+    reading while it stays as it was. Empty them when the clock was moved.
     """
+    looks = {} if looks is None else looks
+    receiving = store.receiving()
+    for gone in looks.keys() - {series.series_uid for series in receiving}:
+        del looks[gone]
     ready = 0
-    again: list[datetime] = []
-    for series in store.receiving():
+    for series in receiving:
+        uid, over = series.series_uid, association(series.series_uid)
+        last = looks.get(uid)
+        if last is not None and (last.series, last.association) == (series, over) and now < last.until:
+            continue
         found = completeness(
-            [Facts.from_json(facts) for facts in series.facts],
+            [Facts.from_json(facts) for facts in store.facts(uid)],
             last_received=series.last_received_at,
-            association=association(series.series_uid),
+            association=over,
             now=now,
             settings=settings.completeness,
         )
         if isinstance(found, Complete):
             forwarded = outbox.forwardings(settings.destinations)
-            ready += store.mark_ready(series.series_uid, series.revision, found.why, now, forwarded)
+            ready += store.mark_ready(uid, series.revision, found.why, now, forwarded)
+            looks.pop(uid, None)
         else:
-            again.append(found.until)
-    return ready, min(again, default=None)
+            looks[uid] = Look(series, over, found.until)
+    return ready, min((look.until for look in looks.values()), default=None)
 
 
 def assess_once(

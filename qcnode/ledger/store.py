@@ -8,7 +8,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from sqlalchemy import Select, and_, exists, or_, select, update
+from sqlalchemy import Select, and_, exists, func, or_, select, update
 
 from qcnode import config
 from qcnode.errors import ConfigError, PermanentError
@@ -81,7 +81,7 @@ class Store:
         by_series: dict[str, list[Received]] = {}
         for received in batch:
             by_series.setdefault(received.series_uid, []).append(received)
-        with self._database.writing() as session:
+        with self._database.writing(patient=True) as session:
             return {uid for uid, group in sorted(by_series.items()) if record_arrivals(session, uid, group)}
 
     def known_instances(self) -> set[tuple[str, str]]:
@@ -93,23 +93,21 @@ class Store:
             return {(row.series_uid, row.sop_instance_uid) for row in rows}
 
     def receiving(self) -> list[Receiving]:
-        """The series that still take instances, with their instances' facts."""
+        """The series that still take instances, the one that began first before the others."""
+        of_series = (Instance.series_uid == Series.series_instance_uid, Instance.removed_at.is_(None))
+        columns = (Series.series_instance_uid, Series.revision, Series.calling_ae)
+        times = (Series.first_received_at, Series.last_received_at)
+        instances = select(func.count()).where(*of_series).correlate(Series).scalar_subquery()
+        still = select(*columns, *times, instances).where(Series.state == State.RECEIVING)
         with self._database.reading() as session:
-            rows = session.execute(
-                select(Series, Instance.facts)
-                .join(Instance, Instance.series_uid == Series.series_instance_uid)
-                .where(Series.state == State.RECEIVING, Instance.removed_at.is_(None))
-                .order_by(Series.first_received_at, Instance.sop_instance_uid)
-            )
-            facts: dict[str, list[dict[str, Any]]] = {}
-            series: dict[str, Series] = {}
-            for one, fact in rows:
-                series[one.series_instance_uid] = one
-                facts.setdefault(one.series_instance_uid, []).append(fact)
-        return [
-            Receiving(uid, s.revision, s.calling_ae, s.first_received_at, s.last_received_at, tuple(facts[uid]))
-            for uid, s in series.items()
-        ]
+            rows = session.execute(still.order_by(Series.first_received_at, Series.series_instance_uid))
+            return [Receiving(*row) for row in rows if row[-1]]
+
+    def facts(self, series_uid: str) -> list[dict[str, Any]]:
+        """What completeness needs of the headers of a series' instances in the spool."""
+        of_series = select(Instance.facts).where(Instance.series_uid == series_uid, Instance.removed_at.is_(None))
+        with self._database.reading() as session:
+            return list(session.scalars(of_series.order_by(Instance.sop_instance_uid)))
 
     def mark_ready(
         self, series_uid: str, revision: int, why: str, now: datetime, forwardings: Sequence[Forwarding] = ()
