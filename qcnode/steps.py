@@ -15,6 +15,7 @@ from pathlib import Path
 from qcnode.config import Settings
 from qcnode.delivery import notify, outbox
 from qcnode.errors import PermanentError, QcnodeError, TransientError, trail
+from qcnode.imaging.eligibility import of_other_modality
 from qcnode.intake import listener
 from qcnode.intake.completeness import AssociationState, Complete, completeness
 from qcnode.intake.facts import Facts, read_facts
@@ -77,6 +78,7 @@ def assemble_once(
 ) -> tuple[int, datetime | None]:
     """Mark each series ready that is complete by now, and have its images forwarded where they are asked for.
 
+    One of another modality is excluded at once: what a node that gets everything is sent shall not queue for grading.
     Returns how many became ready, and when to look again: the earliest time at which one that waits will be complete.
     `looks` are those of the call before, by series; they are brought up to date, and spare a series' headers another
     reading while it stays as it was. Empty them when the clock was moved.
@@ -91,8 +93,9 @@ def assemble_once(
         last = looks.get(uid)
         if last is not None and (last.series, last.association) == (series, over) and now < last.until:
             continue
+        headers = [Facts.from_json(facts) for facts in store.facts(uid)]
         found = completeness(
-            [Facts.from_json(facts) for facts in store.facts(uid)],
+            headers,
             last_received=series.last_received_at,
             association=over,
             now=now,
@@ -100,11 +103,20 @@ def assemble_once(
         )
         if isinstance(found, Complete):
             forwarded = outbox.forwardings(settings.destinations)
-            ready += store.mark_ready(uid, series.revision, found.why, now, forwarded)
+            other = _of_other_modality(headers)
+            marked = store.mark_ready(uid, series.revision, found.why, now, forwarded, excluded=other)
+            ready += marked and other is None
             looks.pop(uid, None)
         else:
             looks[uid] = Look(series, over, found.until)
     return ready, min((look.until for look in looks.values()), default=None)
+
+
+def _of_other_modality(headers: Sequence[Facts]) -> str | None:
+    """Why the series is not for grading, where its Modality alone says so; the grading process sees to all else."""
+    found = (of_other_modality(facts.modality) for facts in headers if facts.modality and facts.study_instance_uid)
+    why = next(filter(None, found), None)
+    return f"The series {why}." if why else None
 
 
 def assess_once(

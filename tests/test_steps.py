@@ -7,6 +7,7 @@ import tempfile
 from collections.abc import Callable, Iterator
 from concurrent.futures.process import BrokenProcessPool
 from datetime import UTC, datetime, timedelta
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ import pytest
 from hypothesis import HealthCheck, given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
+from pydicom import dcmread
 
 from qcnode.artifacts import Artifact, Plane, Severity
 from qcnode.config import Alert, Destination, Settings, StateFolder
@@ -29,7 +31,7 @@ from qcnode.reporting.documents import documents
 from qcnode.states import LONGEST_PAUSE, MAX_ATTEMPTS, State
 from qcnode.steps import Look, adopt, assemble_once, assess_once, retain_once
 from qcnode.verdict import Assessment, Decision, Grade, not_assessable, verdict
-from qcnode.worker import Job, Outcome
+from qcnode.worker import Job, Outcome, work
 
 NOW = datetime(2026, 3, 1, 12, 0, tzinfo=UTC)
 
@@ -265,6 +267,32 @@ def test_a_result_outlives_a_ledger_that_is_held_for_a_while(
     found = store.overview.detail(series_uid)
     assert found is not None
     assert (found.state, len(graded_jobs)) == (State.ASSESSED, 1)
+
+
+def test_a_series_of_another_modality_is_excluded_when_it_is_complete_and_queues_for_nothing(
+    store: Store, spool: Spool, settings: Settings, slices: list[bytes]
+) -> None:
+    """By the same sentence as the grading process would say, and its images are forwarded none the less."""
+    everything = Destination(name="pacs", ae_title="PACS", host="127.0.0.1", port=104, send=("report", "images"))
+    settings = settings.model_copy(update={"destinations": (everything,)})
+    for one in slices:
+        ds = dcmread(BytesIO(one))
+        ds.Modality = "CT"
+        series_uid = put(spool, to_bytes(ds))
+    adopt(store, spool, NOW)
+    quiet = NOW + timedelta(seconds=settings.completeness.quiet_seconds)
+    assert assemble_once(store, unknown, settings, quiet) == (0, None)
+    found = store.overview.detail(series_uid)
+    assert found is not None
+    assert (found.state, found.reason, found.attempts) == (State.EXCLUDED, "The series is CT, not MR.", 0)
+    assert found.complete_why == "no instance came for the quiet time"
+    assert store.claim(quiet) is None
+    assert len(store.deliveries.due("pacs", quiet)) == len(slices)
+    assert store.retry(series_uid, quiet), "a person may have it looked at all the same"
+    assert assess_once(store, spool, settings.state.folder, work, settings, lambda: quiet)
+    again = store.overview.detail(series_uid)
+    assert again is not None
+    assert (again.state, again.reason) == (State.EXCLUDED, found.reason)
 
 
 class ReadingStore:

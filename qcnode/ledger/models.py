@@ -122,7 +122,8 @@ class Instance(Row):
     __table_args__ = (
         Index(
             None,
-            "removed_at",
+            "series_uid",
+            "sop_instance_uid",
             sqlite_where=text("removed_at IS NULL"),
             postgresql_where=text("removed_at IS NULL"),
         ),

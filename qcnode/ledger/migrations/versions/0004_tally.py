@@ -23,11 +23,11 @@ def upgrade() -> None:
         _kept_table()
     else:
         op.execute("CREATE VIEW tally AS " + " UNION ALL ".join(_count(table) for table in COUNTED))
-    # Retention looks for what is in the spool, which is little beside what was.
+    # What is in the spool is little beside what was: retention and the adoption at start look for it.
     op.create_index(
-        "ix_instance_removed_at",
+        "ix_instance_series_uid_sop_instance_uid",
         "instance",
-        ["removed_at"],
+        ["series_uid", "sop_instance_uid"],
         sqlite_where=sa.text("removed_at IS NULL"),
         postgresql_where=sa.text("removed_at IS NULL"),
     )
