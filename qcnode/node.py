@@ -175,6 +175,7 @@ class Node:
             waiting = [self._arrivals.get()]
             while len(waiting) < BATCH and not self._arrivals.empty():
                 waiting.append(self._arrivals.get())
+            began = time.monotonic()
             instances = [entry(one) for one in waiting if isinstance(one, Received)]
             unusual = [one for one in waiting if isinstance(one, AssociationEvent) and one.kind in _UNUSUAL]
             while True:
@@ -191,6 +192,8 @@ class Node:
             if None in waiting:
                 return
             self._wake("assemble")
+            # Rest for as long: where much arrives it comes in fewer, larger transactions, and others get their turn.
+            self._ending.wait(time.monotonic() - began)
 
     def _index(self, instances: list[records.Received]) -> None:
         """Record the instances at once, or, where the ledger refuses one of them, each for itself."""
