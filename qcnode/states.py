@@ -19,7 +19,7 @@ class State(StrEnum):
 
 # A late instance moves any state back to RECEIVING and raises the revision.
 TRANSITIONS: dict[State, frozenset[State]] = {
-    State.RECEIVING: frozenset({State.RECEIVING, State.READY}),
+    State.RECEIVING: frozenset({State.RECEIVING, State.READY, State.EXCLUDED}),
     State.READY: frozenset({State.RECEIVING, State.ASSESSING}),
     State.ASSESSING: frozenset({State.RECEIVING, State.READY, State.ASSESSED, State.EXCLUDED, State.FAILED}),
     State.ASSESSED: frozenset({State.RECEIVING, State.READY}),

@@ -6,7 +6,7 @@ import math
 import re
 import struct
 import zlib
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from io import BytesIO
 from typing import Any
 
@@ -127,7 +127,7 @@ class Facts:
 
     def to_json(self) -> dict[str, Any]:
         """Plain values for a JSON column; from_json() is the inverse."""
-        return asdict(self)
+        return dict(vars(self))
 
     @classmethod
     def from_json(cls, values: dict[str, Any]) -> Facts:

@@ -13,6 +13,7 @@ Each association has a thread; most of its time goes into waiting for the peer a
 from __future__ import annotations
 
 import logging
+import os
 import socket
 import ssl
 import threading
@@ -48,6 +49,7 @@ _REQUEST_SECONDS = 30.0  # the ARTIM timer of PS3.8 Section 9.1.5, at the most
 _WAITING_CONNECTIONS = 128  # that accept() has not seen yet: a console may open one for each instance
 _UNASSOCIATED = 128  # connections that may be without an association yet, or any more
 _POLL_SECONDS = 0.1  # until stop() is noticed
+_PATIENCE = 5  # by so much is an association's thread nicer than the rest: a verdict is waited for beside a child
 
 
 class Listener:
@@ -220,6 +222,7 @@ class Listener:
         association = Association(Connection(connected), address, self, limits, tls)
 
         def run() -> None:
+            os.nice(_PATIENCE)  # of this thread alone
             try:
                 association.serve()
             except Exception as error:  # one association's failure must not be another's

@@ -67,9 +67,7 @@ class Overview:
 
     def counts(self) -> dict[State, int]:
         """How many series stand in each state."""
-        with self._database.reading() as session:
-            rows = session.execute(select(Series.state, func.count()).group_by(Series.state))
-            return dict.fromkeys(State, 0) | {row[0]: row[1] for row in rows}
+        return self.counters().series
 
     def counters(self) -> Counters:
         """How much of everything there is."""

@@ -54,14 +54,14 @@ class Announced:
 
 @dataclass(frozen=True)
 class Receiving:
-    """A series that still takes instances, as completeness looks at it; `facts` of the instances in the spool."""
+    """A series that still takes instances; while this is the same, so is all that completeness looks at."""
 
     series_uid: str
     revision: int
     calling_ae: str
     first_received_at: datetime
     last_received_at: datetime
-    facts: tuple[dict[str, Any], ...]
+    instances: int  # in the spool
 
 
 @dataclass(frozen=True)
