@@ -23,10 +23,11 @@ from qcnode.delivery import outbox
 from qcnode.errors import ConfigError, PermanentError, TransientError
 from qcnode.grading import Grading, check_weights
 from qcnode.intake.listener import AssociationEvent, Listener, Received
+from qcnode.intake.mpps import ProcedureSteps
 from qcnode.intake.spool import Spool
 from qcnode.ledger import records
 from qcnode.ledger.store import Store
-from qcnode.steps import adopt, assemble_once, assess_once, entry, retain_once
+from qcnode.steps import Look, adopt, assemble_once, assess_once, entry, retain_once
 from qcnode.web.server import WebServer
 
 log = logging.getLogger(__name__)
@@ -47,6 +48,7 @@ class Node:
         self._arrivals: queue.SimpleQueue[Received | AssociationEvent | None] = queue.SimpleQueue()
         self._running = ExitStack()
         self._ending = threading.Event()
+        self._looks: dict[str, Look] = {}
         self._quiet_clock, self._retention_clock, self._retention_from = Jumps(), Jumps(), 0.0
 
     def start(self) -> None:
@@ -63,7 +65,8 @@ class Node:
             adopt(self.store, self.spool, utc_now())
             grading = Grading(self.settings.assessing)
             undo.callback(grading.stop)
-            self.listener = Listener(self.settings.dicom, self.spool, self._arrivals.put, self._arrivals.put)
+            steps = ProcedureSteps(self.store.performed, partial(self._wake, "assemble"))
+            self.listener = Listener(self.settings.dicom, self.spool, self._arrivals.put, self._arrivals.put, steps)
             self.web = WebServer(self.settings.web, self.store, folder)
             self._scheduler = self._scheduled(grading)
             self._scheduler.start()
@@ -126,7 +129,9 @@ class Node:
     def _assemble(self) -> None:
         if moved := self._quiet_clock.moved():
             self.store.clock_moved(moved, utc_now())
-        ready, again = assemble_once(self.store, self.listener.associations.state, self.settings, utc_now())
+            self._looks.clear()
+        associations = self.listener.associations
+        ready, again = assemble_once(self.store, associations.state, self.settings, utc_now(), self._looks)
         if ready:
             for name in ("assess", *self._deliver_jobs):
                 self._wake(name)
@@ -172,6 +177,7 @@ class Node:
             waiting = [self._arrivals.get()]
             while len(waiting) < BATCH and not self._arrivals.empty():
                 waiting.append(self._arrivals.get())
+            began = time.monotonic()
             instances = [entry(one) for one in waiting if isinstance(one, Received)]
             unusual = [one for one in waiting if isinstance(one, AssociationEvent) and one.kind in _UNUSUAL]
             while True:
@@ -188,6 +194,8 @@ class Node:
             if None in waiting:
                 return
             self._wake("assemble")
+            # Rest for as long: where much arrives it comes in fewer, larger transactions, and others get their turn.
+            self._ending.wait(time.monotonic() - began)
 
     def _index(self, instances: list[records.Received]) -> None:
         """Record the instances at once, or, where the ledger refuses one of them, each for itself."""

@@ -19,13 +19,21 @@ class State(StrEnum):
 
 # A late instance moves any state back to RECEIVING and raises the revision.
 TRANSITIONS: dict[State, frozenset[State]] = {
-    State.RECEIVING: frozenset({State.RECEIVING, State.READY}),
+    State.RECEIVING: frozenset({State.RECEIVING, State.READY, State.EXCLUDED}),
     State.READY: frozenset({State.RECEIVING, State.ASSESSING}),
     State.ASSESSING: frozenset({State.RECEIVING, State.READY, State.ASSESSED, State.EXCLUDED, State.FAILED}),
     State.ASSESSED: frozenset({State.RECEIVING, State.READY}),
     State.EXCLUDED: frozenset({State.RECEIVING, State.READY}),
     State.FAILED: frozenset({State.RECEIVING, State.READY}),
 }
+
+
+class StepState(StrEnum):
+    """How far a modality's performed procedure step is: Performed Procedure Step Status (PS3.3 Section C.4.14)."""
+
+    IN_PROGRESS = "IN PROGRESS"  # created by N-CREATE; N-SET may change it
+    COMPLETED = "COMPLETED"  # final: what it says of its series is all there will be
+    DISCONTINUED = "DISCONTINUED"  # final too: broken off, and its series are as long as they are
 
 
 class DeliveryState(StrEnum):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from typing import Any
 
 from qcnode.clock import utc_now
@@ -10,20 +9,16 @@ from qcnode.config import Settings
 from qcnode.errors import ConfigError
 from qcnode.ledger.models import Delivery, Series
 from qcnode.ledger.store import Store
-from qcnode.states import DeliveryState
 
 
 def snapshot(settings: Settings, limit: int) -> dict[str, Any]:
     """The latest series with their verdicts, how many there are in each state, dead letters, and all counters."""
     with _ledger(settings) as store:
         counters = store.overview.counters()
-        deliveries: Counter[str] = Counter()
-        for (_, _, state), count in counters.deliveries.items():
-            deliveries[state.value] += count
         return {
             "series": [_series(one) for one in store.overview.recent(limit)],
             "states": {state.value: count for state, count in counters.series.items() if count},
-            "deliveries": {state.value: deliveries[state] for state in DeliveryState if deliveries[state]},
+            "deliveries": {state.value: count for state, count in counters.delivery_states.items() if count},
             "dead_letters": [_dead_letter(one, count) for one, count in store.overview.dead_letters(limit)],
             "counters": counters.to_json(),
         }

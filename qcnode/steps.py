@@ -8,17 +8,19 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Sequence
 from concurrent.futures import BrokenExecutor
+from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
 from qcnode.config import Settings
 from qcnode.delivery import notify, outbox
 from qcnode.errors import PermanentError, QcnodeError, TransientError, trail
+from qcnode.imaging.eligibility import of_other_modality
 from qcnode.intake import listener
 from qcnode.intake.completeness import AssociationState, Complete, completeness
 from qcnode.intake.facts import Facts, read_facts
 from qcnode.intake.spool import Receipt, Spool, write_durably
-from qcnode.ledger.records import Claim, NewDocument, Received
+from qcnode.ledger.records import Announced, Claim, NewDocument, Received, Receiving
 from qcnode.ledger.store import Store
 from qcnode.worker import Job, Outcome
 
@@ -58,29 +60,67 @@ def entry(arrived: listener.Received) -> Received:
     return _entry(arrived.facts, arrived.receipt, arrived.calling_ae, arrived.at)
 
 
+@dataclass(frozen=True)
+class Look:
+    """What was seen of a series that was not complete; while all of it is so, it is not complete before `until`."""
+
+    series: Receiving
+    association: AssociationState
+    announced: Announced | None
+    until: datetime
+
+
 def assemble_once(
-    store: Store, association: Callable[[str], AssociationState], settings: Settings, now: datetime
+    store: Store,
+    association: Callable[[str], AssociationState],
+    settings: Settings,
+    now: datetime,
+    looks: dict[str, Look] | None = None,
 ) -> tuple[int, datetime | None]:
     """Mark each series ready that is complete by now, and have its images forwarded where they are asked for.
 
+    One of another modality is excluded at once: what a node that gets everything is sent shall not queue for grading.
     Returns how many became ready, and when to look again: the earliest time at which one that waits will be complete.
+    `looks` are those of the call before, by series; they are brought up to date, and spare a series' headers another
+    reading while it stays as it was. Empty them when the clock was moved.
     """
+    looks = {} if looks is None else looks
+    receiving = store.receiving()
+    for gone in looks.keys() - {series.series_uid for series in receiving}:
+        del looks[gone]
     ready = 0
-    again: list[datetime] = []
-    for series in store.receiving():
+    words = store.performed.announced([series.series_uid for series in receiving])
+    for series in receiving:
+        uid, over = series.series_uid, association(series.series_uid)
+        last, announced = looks.get(uid), words.get(uid)
+        as_it_was = last is not None and (last.series, last.association, last.announced) == (series, over, announced)
+        if last is not None and as_it_was and now < last.until:
+            continue
+        headers = [Facts.from_json(facts) for facts in store.facts(uid)]
         found = completeness(
-            [Facts.from_json(facts) for facts in series.facts],
+            headers,
             last_received=series.last_received_at,
-            association=association(series.series_uid),
+            association=over,
             now=now,
             settings=settings.completeness,
+            announced=announced,
         )
         if isinstance(found, Complete):
             forwarded = outbox.forwardings(settings.destinations)
-            ready += store.mark_ready(series.series_uid, series.revision, found.why, now, forwarded)
+            other = _of_other_modality(headers)
+            marked = store.mark_ready(uid, series.revision, found.why, now, forwarded, excluded=other)
+            ready += marked and other is None
+            looks.pop(uid, None)
         else:
-            again.append(found.until)
-    return ready, min(again, default=None)
+            looks[uid] = Look(series, over, announced, found.until)
+    return ready, min((look.until for look in looks.values()), default=None)
+
+
+def _of_other_modality(headers: Sequence[Facts]) -> str | None:
+    """Why the series is not for grading, where its Modality alone says so; the grading process sees to all else."""
+    found = (of_other_modality(facts.modality) for facts in headers if facts.modality and facts.study_instance_uid)
+    why = next(filter(None, found), None)
+    return f"The series {why}." if why else None
 
 
 def assess_once(
@@ -96,7 +136,8 @@ def assess_once(
         return False
     try:
         instances = tuple(spool.read(claim.series_uid, sop) for sop in claim.sop_instance_uids)
-        outcome = submit(_job(claim, instances, settings))
+        announced = store.performed.announced([claim.series_uid]).get(claim.series_uid)
+        outcome = submit(_job(claim, instances, settings, announced))
         _finish_patiently(store, folder, claim, outcome, settings, clock)
     except BrokenExecutor:
         store.fail(claim, "The grading process ended while it graded this series.", clock(), permanent=False)
@@ -164,7 +205,7 @@ def retain_once(
     return 0
 
 
-def _job(claim: Claim, instances: tuple[bytes, ...], settings: Settings) -> Job:
+def _job(claim: Claim, instances: tuple[bytes, ...], settings: Settings, announced: Announced | None) -> Job:
     return Job(
         instances=instances,
         revision=claim.revision,
@@ -173,6 +214,8 @@ def _job(claim: Claim, instances: tuple[bytes, ...], settings: Settings) -> Job:
         policy=settings.full_policy(),
         eligibility=settings.eligibility,
         assessing=settings.assessing,
+        announced=len(announced.sop_instance_uids) if announced else 0,
+        missing=len(announced.missing(claim.sop_instance_uids)) if announced else 0,
     )
 
 

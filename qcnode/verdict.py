@@ -129,6 +129,16 @@ def verdict(scores: Scores, policy: Policy = DEFAULT_POLICY) -> Verdict:
     return Verdict(asking[0][1], tuple(reason(artifact, scores[artifact], d) for artifact, d in asking))
 
 
+def of_a_part(said: Verdict, missing: int, announced: int) -> Verdict:
+    """The verdict where instances are missing that the scanner announced: nobody goes on without a look."""
+    if not missing:
+        return said
+    why = f"{missing} of {announced} instances that the scanner announced did not arrive. Send the series again."
+    if said.decision is Decision.ACCEPT:
+        return Verdict(Decision.REVIEW, (why,))
+    return Verdict(said.decision, (*said.reasons, why))
+
+
 def not_assessable(why: str) -> Verdict:
     """The verdict for a series without grades; `why` is a sentence."""
     return Verdict(Decision.NOT_ASSESSABLE, (why,))

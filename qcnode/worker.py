@@ -9,7 +9,7 @@ import signal
 import threading
 import warnings
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from functools import cache
 from multiprocessing.connection import wait
@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 
 from qcnode.artifacts import Artifact
 from qcnode.config import Assessing, Eligibility
-from qcnode.verdict import Assessment, Rule
+from qcnode.verdict import Assessment, Rule, of_a_part
 
 if TYPE_CHECKING:  # what grades and what builds documents loads in the grading process, never in the node's
     from qcnode.ensemble.runtime import Ensemble
@@ -39,6 +39,8 @@ class Job:
     policy: Mapping[Artifact, Rule]
     eligibility: Eligibility
     assessing: Assessing
+    announced: int = 0  # instances, by the word of the scanner; 0 without it
+    missing: int = 0  # of them
 
 
 @dataclass(frozen=True)
@@ -90,5 +92,6 @@ def work(job: Job) -> Outcome:
     assessment = assess(job.instances, ensemble, job.policy, job.eligibility)
     if assessment.excluded is not None:
         return Outcome(assessment, ())
+    assessment = replace(assessment, verdict=of_a_part(assessment.verdict, job.missing, job.announced))
     built = documents(assessment, job.instances, revision=job.revision, at=job.at, predecessor_uid=job.predecessor_uid)
     return Outcome(assessment, built)

@@ -1,4 +1,4 @@
-"""What several test files share: where the real data lies, and a clean synthetic series."""
+"""What several test files share: where the real data lies, and who trusts whom over TLS."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import os
 from pathlib import Path
 
 import pytest
+from certificates import Identity, authority, identity
 
 
 @pytest.fixture(scope="session")
@@ -15,3 +16,33 @@ def real_data() -> Path:
     if not folder.is_dir():
         pytest.skip("the real data folder is not here; set QCNODE_REAL_DATA to it")
     return folder
+
+
+@pytest.fixture(scope="session")
+def certificates_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where the certificates lie."""
+    return tmp_path_factory.mktemp("certificates")
+
+
+@pytest.fixture(scope="session")
+def trusted(certificates_folder: Path) -> Identity:
+    """The authority that both sides trust."""
+    return authority(certificates_folder)
+
+
+@pytest.fixture(scope="session")
+def ours(certificates_folder: Path, trusted: Identity) -> Identity:
+    """The node's certificate."""
+    return identity(certificates_folder, "node", trusted)
+
+
+@pytest.fixture(scope="session")
+def theirs(certificates_folder: Path, trusted: Identity) -> Identity:
+    """A scanner's or an archive's."""
+    return identity(certificates_folder, "theirs", trusted)
+
+
+@pytest.fixture(scope="session")
+def stranger(certificates_folder: Path) -> Identity:
+    """An authority that nobody trusts."""
+    return authority(certificates_folder, "stranger")

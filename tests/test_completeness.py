@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from qcnode.config import Completeness
 from qcnode.intake.completeness import AssociationState, Complete, Waiting, completeness, has_no_gap
 from qcnode.intake.facts import Facts, read_facts
+from qcnode.ledger.records import Announced
 
 NOON = datetime(2025, 6, 1, 12, 0, 0, tzinfo=UTC)
 SETTINGS = Completeness(grace_seconds=2.0, quiet_seconds=30.0)
@@ -176,3 +177,65 @@ def test_a_real_series_has_no_gap_until_a_slice_is_taken_out(real_data: Path) ->
     assert has_no_gap(facts)
     assert not has_no_gap(facts[:100] + facts[101:])
     assert not has_no_gap(facts[::2])
+
+
+# The scanner's own word
+
+ALL = frozenset(facts.sop_instance_uid for facts in (*STACK, OBJECT))
+
+
+def told(seconds: float, instances: Sequence[Facts], word: Announced, association: AssociationState = RELEASED) -> bool:
+    """Whether it is complete so many seconds after the last instance, by this word."""
+    now = NOON + timedelta(seconds=seconds)
+    found = completeness(
+        instances, last_received=NOON, association=association, now=now, settings=SETTINGS, announced=word
+    )
+    if isinstance(found, Waiting):
+        assert now < found.until <= now + QUIET, "nobody waits longer than the quiet time"
+    return isinstance(found, Complete)
+
+
+@given(subsets, st.frozensets(st.sampled_from(sorted(ALL))), states, seconds, st.floats(-100, 100))
+def test_what_was_announced_and_came_is_complete_at_once_and_else_waited_for(
+    instances: list[Facts], names: frozenset[str], association: AssociationState, now: float, said: float
+) -> None:
+    here = {facts.sop_instance_uid for facts in instances}
+    word = Announced(names, NOON + timedelta(seconds=min(said, now)))
+    complete = told(now, instances, word, association)
+    if not names & here:
+        assert complete == isinstance(at(now, instances, association), Complete), "a word on others is no word on these"
+    elif names <= here:
+        assert complete
+    elif -30 <= now < 30:
+        assert not complete, "geometry has no say where the scanner has"
+
+
+@given(subsets, st.frozensets(st.sampled_from(sorted(ALL))), states, st.floats(0, 60))
+def test_nobody_waits_for_what_never_comes(
+    instances: list[Facts], names: frozenset[str], association: AssociationState, said: float
+) -> None:
+    word = Announced(names, NOON + timedelta(seconds=said))
+    assert told(said + 30.0, instances, word, association)
+
+
+def test_a_stack_short_at_its_ends_is_told_from_a_whole_one_by_the_scanner_alone() -> None:
+    short = STACK[1:-1]
+    assert isinstance(at(2.0, short), Complete), "its geometry shows no gap"
+    word = Announced(frozenset(facts.sop_instance_uid for facts in STACK), NOON)
+    assert not told(29.9, short, word)
+    assert told(0.0, STACK, word), "and the whole one waits for nothing"
+
+
+def test_a_word_that_comes_late_is_waited_for_from_then() -> None:
+    word = Announced(ALL, NOON + timedelta(seconds=100))
+    assert not told(129.9, STACK, word)
+    assert told(130.0, STACK, word)
+    assert told(99.0, STACK, word), "unless the clock was set back since"
+
+
+def test_it_says_how_many_are_missing() -> None:
+    word = Announced(frozenset(facts.sop_instance_uid for facts in STACK), NOON)
+    found = completeness(
+        STACK[:10], last_received=NOON, association=OPEN, now=NOON + QUIET, settings=SETTINGS, announced=word
+    )
+    assert found == Complete("2 of 12 that the scanner announced did not come within the quiet time")

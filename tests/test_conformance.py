@@ -29,7 +29,10 @@ from qcnode.delivery.outcome import Answer
 from qcnode.imaging import phantom
 from qcnode.imaging.swoop import classic_series, to_bytes
 from qcnode.intake.listener import Listener
+from qcnode.intake.mpps import LARGEST_BYTES, TOO_LATE_ID, ProcedureSteps
+from qcnode.intake.procedure_step import MOST_ITEMS, MOST_SERIES, TRANSFER_SYNTAXES, Status
 from qcnode.intake.spool import Spool
+from qcnode.ledger.store import Store
 from qcnode.reporting import key_object, structured_report
 from qcnode.reporting.documents import documents
 from qcnode.verdict import Assessment, Grade, verdict
@@ -55,10 +58,12 @@ def table(heading: str) -> list[list[str]]:
 @pytest.fixture(scope="module")
 def port(tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]:
     folder = tmp_path_factory.mktemp("conformance")
-    listener = Listener(Dicom(host="127.0.0.1", port=0), Spool(folder), lambda received: None)
-    listener.start()
-    yield listener.port
-    listener.stop()
+    with Store(f"sqlite:///{folder / 'ledger.sqlite3'}") as store:
+        steps = ProcedureSteps(store.performed, lambda: None)
+        listener = Listener(Dicom(host="127.0.0.1", port=0), Spool(folder), lambda received: None, steps=steps)
+        listener.start()
+        yield listener.port
+        listener.stop()
 
 
 @pytest.fixture(scope="module")
@@ -128,6 +133,18 @@ def test_the_status_codes_are_those_that_intake_answers() -> None:
         if STATUS_NAMES.fullmatch(name) and isinstance(value, int)
     }
     assert {int(row[0], 16) for row in table("status | meaning")} == answered
+
+
+def test_mpps_has_the_transfer_syntaxes_statuses_and_bounds_that_are_listed(port: int) -> None:
+    mpps = "1.2.840.10008.3.1.2.3.3"
+    taken = {uid for uid in map(str, ALL_TRANSFER_SYNTAXES) if accepted(port, [(mpps, [uid])])}
+    assert taken == {str(uid) for uid in TRANSFER_SYNTAXES}
+    assert all(f"{UID(uid).name}" in STATEMENT for uid in taken)
+    rows = table("MPPS status | meaning")
+    assert {int(row[0], 16) for row in rows} == set(Status)
+    [too_late] = [row for row in rows if int(row[0], 16) == Status.PROCESSING_FAILURE]
+    assert f"Error ID 0x{TOO_LATE_ID:04X}" in too_late[2]
+    assert f"more than {MOST_ITEMS} items, {MOST_SERIES} series or {LARGEST_BYTES // 1_000_000} MB" in STATEMENT
 
 
 def test_what_follows_a_response_is_what_delivery_does() -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from certificates import Identity, authority, identity, needs_openssl
+from certificates import Identity, identity, needs_openssl
 from delivery_peers import destination, document, free_port, needs_dcmtk, storescp
 from pydicom import dcmread
 
@@ -16,38 +16,18 @@ from qcnode.errors import ConfigError, TransientError
 pytestmark = [needs_openssl, needs_dcmtk]
 
 
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("certificates")
-
-
-@pytest.fixture(scope="module")
-def trusted(folder: Path) -> Identity:
-    return authority(folder)
-
-
-@pytest.fixture(scope="module")
-def archive(folder: Path, trusted: Identity) -> Identity:
-    return identity(folder, "archive", trusted)
-
-
-@pytest.fixture(scope="module")
-def node(folder: Path, trusted: Identity) -> Identity:
-    return identity(folder, "node", trusted)
-
-
-def secured(archive: Identity, trusted: Identity, *options: str) -> list[str]:
+def secured(theirs: Identity, trusted: Identity, *options: str) -> list[str]:
     """storescp's options; it asks for our certificate unless they say otherwise."""
-    return ["+tls", str(archive.key), str(archive.certificate), "+cf", str(trusted.certificate), *options]
+    return ["+tls", str(theirs.key), str(theirs.certificate), "+cf", str(trusted.certificate), *options]
 
 
 @pytest.mark.parametrize("profile", ["+py", "+px", "+pz"])
 def test_documents_arrive_over_tls_with_a_certificate_on_either_side(
-    tmp_path: Path, trusted: Identity, archive: Identity, node: Identity, profile: str
+    tmp_path: Path, trusted: Identity, theirs: Identity, ours: Identity, profile: str
 ) -> None:
     port = free_port()
-    to = destination(port, tls=True, tls_ca=trusted.certificate, tls_certificate=node.certificate, tls_key=node.key)
-    with storescp(tmp_path / "in", port, *secured(archive, trusted, profile)):
+    to = destination(port, tls=True, tls_ca=trusted.certificate, tls_certificate=ours.certificate, tls_key=ours.key)
+    with storescp(tmp_path / "in", port, *secured(theirs, trusted, profile)):
         assert dicom.echo(to, "QCNODE") > 0
         assert dicom.send([document(n) for n in range(20)], to, "QCNODE") == [ACCEPTED] * 20
     assert {dcmread(path).SOPInstanceUID for path in (tmp_path / "in").iterdir()} == {
@@ -56,24 +36,23 @@ def test_documents_arrive_over_tls_with_a_certificate_on_either_side(
 
 
 def test_without_a_certificate_of_ours_the_archive_takes_nothing(
-    tmp_path: Path, trusted: Identity, archive: Identity
+    tmp_path: Path, trusted: Identity, theirs: Identity
 ) -> None:
     port = free_port()
-    with storescp(tmp_path / "in", port, *secured(archive, trusted)):
+    with storescp(tmp_path / "in", port, *secured(theirs, trusted)):
         (outcome,) = dicom.send([document(1)], destination(port, tls=True, tls_ca=trusted.certificate), "QCNODE")
     assert outcome.answer is Answer.UNREACHABLE
     assert not list((tmp_path / "in").iterdir())
 
 
 def test_an_archive_that_we_do_not_trust_gets_nothing_and_the_error_says_why(
-    tmp_path: Path, folder: Path, trusted: Identity, archive: Identity
+    tmp_path: Path, trusted: Identity, theirs: Identity, stranger: Identity
 ) -> None:
     port = free_port()
-    other = authority(folder, "other")
-    with storescp(tmp_path / "in", port, *secured(archive, trusted, "-ic")):
+    with storescp(tmp_path / "in", port, *secured(theirs, trusted, "-ic")):
         with pytest.raises(TransientError, match=r"no TLS \(self-signed certificate"):
-            dicom.echo(destination(port, tls=True, tls_ca=other.certificate), "QCNODE")
-        elsewhere = identity(folder, "elsewhere", trusted, "DNS:elsewhere.example")
+            dicom.echo(destination(port, tls=True, tls_ca=stranger.certificate), "QCNODE")
+        elsewhere = identity(tmp_path, "elsewhere", trusted, "DNS:elsewhere.example")
     with storescp(tmp_path / "in", port, *secured(elsewhere, trusted, "-ic")):
         with pytest.raises(TransientError, match="mismatch"):
             dicom.echo(destination(port, tls=True, tls_ca=trusted.certificate), "QCNODE")

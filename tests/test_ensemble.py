@@ -190,3 +190,12 @@ def test_moments_do_not_change_when_the_head_is_mirrored_and_do_when_it_is_shift
 def test_an_encoder_gives_the_number_of_features_that_it_states() -> None:
     encoder, channels = networks.encoder("compact-resnet", 2)
     assert encoder.eval()(torch.rand(1, 1, 8, 32, 32)).shape == (1, channels)
+
+
+@pytest.mark.parametrize("threads", [2, 3, 20])
+def test_how_many_members_grade_at_once_changes_no_grade(folder: Path, threads: int) -> None:
+    alone = Ensemble.load(folder, device="cpu", threads=1).logits(image(4))
+    together = Ensemble.load(folder, device="cpu", threads=threads).logits(image(4))
+    assert list(together) == list(alone), "each artifact has its own member's logits"
+    for artifact, logits in together.items():
+        np.testing.assert_allclose(logits, alone[artifact], rtol=1e-4, atol=1e-5)

@@ -192,6 +192,28 @@ def test_a_peer_that_falls_silent_anywhere_is_aborted(node: Node, said: bytes) -
     until(lambda: [event.reason for event in node.events if event.kind == "aborted"] == ["the peer fell silent"])
 
 
+def test_an_association_whose_thread_fails_is_aborted_and_is_one_line_in_the_log(
+    node: Node, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def broken(*arguments: object) -> None:
+        raise ZeroDivisionError("PATIENT^NAME")
+
+    with monkeypatch.context() as context, connected(node) as peer:
+        context.setattr(node.listener, "perform", broken)
+        peer.sendall(data_pdu(command(f"{SERIES}.1"), 3) + data_pdu(data_set(), 2))
+        assert read_pdu(peer) == struct.pack(">BxL4x", ABORT, 4)
+        assert peer.recv(1) == b"", "and the connection is closed"
+    until(
+        lambda: [event.reason for event in node.events if event.kind == "aborted"] == ["the node failed; see its log"]
+    )
+    until(lambda: "association_failed" in caplog.text)
+    assert [r.getMessage().split()[:2] for r in caplog.records if r.levelname == "ERROR"] == [
+        ["association_failed", "why=ZeroDivisionError"]
+    ]
+    assert "PATIENT" not in caplog.text
+    still_serves(node)
+
+
 def test_stop_does_not_wait_for_who_never_asked_for_an_association(node: Node) -> None:
     with socket.create_connection(("127.0.0.1", node.listener.port)) as peer:
         until(lambda: bool(node.listener._serving))

@@ -519,3 +519,14 @@ def test_every_real_transfer_syntax_is_taken_from_dcmtk(start: Start, real_data:
         sent = dcmtk("storescu", node, "-xf", str(configuration), "Send", send=[str(path)])
         assert sent.returncode == 0, sent.stdout
     assert len(node.received) == len(paths) > 5
+
+
+def test_receiving_is_nicer_to_the_processor_than_all_else(start: Start) -> None:
+    """Linux gives each thread a niceness of its own: a verdict does not wait for those who send as fast as they can."""
+    ours = os.getpriority(os.PRIO_PROCESS, 0)
+    node, seen = start(), list[int]()
+    node.listener._on_event = lambda event: seen.append(os.getpriority(os.PRIO_PROCESS, 0))
+    associate(node).release()
+    until(lambda: len(seen) == 2)
+    assert seen == [min(ours + 5, 19)] * 2
+    assert os.getpriority(os.PRIO_PROCESS, 0) == ours, "of its thread alone"

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from certificates import Identity, authority, identity, needs_openssl
+from certificates import Identity, needs_openssl
 from dicom_instances import SERIES, files, stack
 
 from qcnode.config import Dicom, parse
@@ -24,31 +24,6 @@ pytestmark = [
     needs_openssl,
     pytest.mark.skipif(shutil.which("storescu") is None, reason="DCMTK's tools are not installed"),
 ]
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("certificates")
-
-
-@pytest.fixture(scope="module")
-def trusted(folder: Path) -> Identity:
-    return authority(folder)
-
-
-@pytest.fixture(scope="module")
-def ours(folder: Path, trusted: Identity) -> Identity:
-    return identity(folder, "node", trusted)
-
-
-@pytest.fixture(scope="module")
-def scanner(folder: Path, trusted: Identity) -> Identity:
-    return identity(folder, "scanner", trusted)
-
-
-@pytest.fixture(scope="module")
-def stranger(folder: Path) -> Identity:
-    return authority(folder, "stranger")
 
 
 @pytest.fixture
@@ -79,13 +54,13 @@ def peer(
 
 
 def test_dcmtk_sends_with_a_client_certificate(
-    start: Callable[..., Listener], trusted: Identity, scanner: Identity, tmp_path: Path
+    start: Callable[..., Listener], trusted: Identity, theirs: Identity, tmp_path: Path
 ) -> None:
     node = start(tls_client_ca=trusted.certificate)
-    sent = peer("storescu", node.tls_port, trusted, scanner, *files(tmp_path, stack(3)))
+    sent = peer("storescu", node.tls_port, trusted, theirs, *files(tmp_path, stack(3)))
     assert sent.returncode == 0, sent.stderr
     assert len(Spool(tmp_path / "state").instances(SERIES)) == 3
-    assert peer("echoscu", node.tls_port, trusted, scanner).returncode == 0
+    assert peer("echoscu", node.tls_port, trusted, theirs).returncode == 0
 
 
 def test_without_an_authority_nobody_is_asked_for_a_certificate(
@@ -97,7 +72,7 @@ def test_without_an_authority_nobody_is_asked_for_a_certificate(
 def test_a_certificate_that_nobody_trusts_is_refused_in_one_sentence(
     start: Callable[..., Listener],
     trusted: Identity,
-    scanner: Identity,
+    theirs: Identity,
     stranger: Identity,
     caplog: pytest.LogCaptureFixture,
 ) -> None:

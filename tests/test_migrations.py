@@ -122,7 +122,14 @@ def test_postgresql_takes_the_same_migrations() -> None:
     config.attributes["dialect_name"] = "postgresql"
     command.upgrade(config, "head", sql=True)
     assert "at TIMESTAMP WITH TIME ZONE NOT NULL" in script.getvalue()
-    assert all(f"CREATE TABLE {table} " in script.getvalue() for table in Row.metadata.tables)
+    made = {name for line in script.getvalue().splitlines() if (name := _made(line))}
+    assert made >= set(Row.metadata.tables)
+
+
+def _made(line: str) -> str | None:
+    """The table or view that the statement makes."""
+    words = line.split()
+    return words[2] if words[:2] in (["CREATE", "TABLE"], ["CREATE", "VIEW"]) else None
 
 
 def test_starting_beside_another_process_is_harmless(url: str) -> None:

@@ -97,12 +97,18 @@ def test_the_work_of_each_second_and_of_each_series_reads_no_whole_table(setting
         assert not scans(store, lambda: store.retry(facts.series_instance_uid, NOW))
 
 
-def test_the_counts_read_an_index_at_most(settings: Settings) -> None:
+def test_the_counts_read_the_tally_alone(settings: Settings) -> None:
     with Store.open(settings.state) as store:
-        for counted in (store.overview.counts, store.deliveries.counts):
-            assert not scans(store, counted)
+        for counted in (store.overview.counts, store.deliveries.counts, store.overview.counters):
+            assert {found.split()[0] for found in scans(store, counted)} == {"tally"}
+
+
+def test_what_asks_for_the_spool_s_instances_finds_them_by_an_index_of_those_alone(settings: Settings) -> None:
+    with Store.open(settings.state) as store:
+        assert not scans(store, store.known_instances)
+        assert not scans(store, lambda: store.retainable(NOW, 30.0))
 
 
 def test_a_whole_table_that_is_read_is_told(settings: Settings) -> None:
-    with Store.open(settings.state) as store:
-        assert any(found.startswith("instance in") for found in scans(store, store.known_instances))
+    with Store.open(settings.state) as store, store._database.engine.connect() as connection:
+        assert scans(store, lambda: connection.exec_driver_sql("SELECT facts FROM instance").all())

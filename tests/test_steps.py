@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+import random
+import tempfile
 from collections.abc import Callable, Iterator
 from concurrent.futures.process import BrokenProcessPool
 from datetime import UTC, datetime, timedelta
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import HealthCheck, given
+from hypothesis import settings as hypothesis_settings
+from hypothesis import strategies as st
+from pydicom import dcmread
 
 from qcnode.artifacts import Artifact, Plane, Severity
 from qcnode.config import Alert, Destination, Settings, StateFolder
@@ -19,12 +26,14 @@ from qcnode.imaging.swoop import classic_series, swoop_series, to_bytes
 from qcnode.intake.completeness import AssociationState
 from qcnode.intake.facts import read_facts
 from qcnode.intake.spool import Spool
+from qcnode.ledger.performed import Change
+from qcnode.ledger.records import StepReport
 from qcnode.ledger.store import Store
 from qcnode.reporting.documents import documents
-from qcnode.states import LONGEST_PAUSE, MAX_ATTEMPTS, State
-from qcnode.steps import adopt, assemble_once, assess_once, retain_once
+from qcnode.states import LONGEST_PAUSE, MAX_ATTEMPTS, State, StepState
+from qcnode.steps import Look, adopt, assemble_once, assess_once, retain_once
 from qcnode.verdict import Assessment, Decision, Grade, not_assessable, verdict
-from qcnode.worker import Job, Outcome
+from qcnode.worker import Job, Outcome, work
 
 NOW = datetime(2026, 3, 1, 12, 0, tzinfo=UTC)
 
@@ -115,6 +124,50 @@ def test_slices_wait_for_the_grace_and_say_when(
     grace = timedelta(seconds=settings.completeness.grace_seconds)
     assert assemble_once(store, released, settings, NOW) == (0, NOW + grace)
     assert assemble_once(store, released, settings, NOW + grace) == (1, None)
+
+
+def test_the_scanner_s_word_is_news_about_a_series_that_stayed_as_it_was(
+    store: Store, spool: Spool, settings: Settings, slices: list[bytes]
+) -> None:
+    facts = [read_facts(one) for one in slices]
+    for one in slices:
+        put(spool, one)
+    adopt(store, spool, NOW)
+    looks: dict[str, Look] = {}
+    assert assemble_once(store, unknown, settings, NOW, looks)[0] == 0
+    names = {facts[0].series_instance_uid: [one.sop_instance_uid for one in facts]}
+    assert store.performed.create(StepReport("1.9", StepState.IN_PROGRESS, names), NOW)
+    assert assemble_once(store, unknown, settings, NOW, looks)[0] == 0
+    assert store.performed.change(StepReport("1.9", StepState.COMPLETED, None), NOW) is Change.DONE
+    assert assemble_once(store, unknown, settings, NOW, looks) == (1, None)
+
+
+def test_the_scanner_s_word_ends_a_series_and_what_is_missing_reaches_the_grading(
+    store: Store, spool: Spool, settings: Settings, slices: list[bytes]
+) -> None:
+    facts = [read_facts(one) for one in slices]
+    series_uid, sops = facts[0].series_instance_uid, [one.sop_instance_uid for one in facts]
+    for step, names in (("1.9.1", sops[:5]), ("1.9.2", sops)):
+        assert store.performed.create(StepReport(step, StepState.IN_PROGRESS, {series_uid: names}), NOW)
+    for one in slices[:5]:
+        put(spool, one)
+    adopt(store, spool, NOW)
+    assert assemble_once(store, unknown, settings, NOW)[0] == 0, "a step in progress says nothing yet"
+    assert store.performed.change(StepReport("1.9.1", StepState.COMPLETED, None), NOW) is Change.DONE
+    assert assemble_once(store, unknown, settings, NOW) == (1, None)
+
+    assert store.performed.change(StepReport("1.9.2", StepState.COMPLETED, None), NOW) is Change.DONE
+    quiet = NOW + timedelta(seconds=settings.completeness.quiet_seconds)
+    assert assemble_once(store, unknown, settings, NOW) == (0, quiet), "it is waited for again"
+    assert assemble_once(store, unknown, settings, quiet) == (1, None)
+    jobs: list[Job] = []
+
+    def submit(job: Job) -> Outcome:
+        jobs.append(job)
+        return answer(0, job)
+
+    assert assess_once(store, spool, settings.state.folder, submit, settings, lambda: quiet)
+    assert [(job.missing, job.announced) for job in jobs] == [(len(sops) - 5, len(sops))]
 
 
 def test_a_severe_series_leaves_documents_deliveries_and_an_alert(
@@ -260,3 +313,101 @@ def test_a_result_outlives_a_ledger_that_is_held_for_a_while(
     found = store.overview.detail(series_uid)
     assert found is not None
     assert (found.state, len(graded_jobs)) == (State.ASSESSED, 1)
+
+
+def test_a_series_of_another_modality_is_excluded_when_it_is_complete_and_queues_for_nothing(
+    store: Store, spool: Spool, settings: Settings, slices: list[bytes]
+) -> None:
+    """By the same sentence as the grading process would say, and its images are forwarded none the less."""
+    everything = Destination(name="pacs", ae_title="PACS", host="127.0.0.1", port=104, send=("report", "images"))
+    settings = settings.model_copy(update={"destinations": (everything,)})
+    for one in slices:
+        ds = dcmread(BytesIO(one))
+        ds.Modality = "CT"
+        series_uid = put(spool, to_bytes(ds))
+    adopt(store, spool, NOW)
+    quiet = NOW + timedelta(seconds=settings.completeness.quiet_seconds)
+    assert assemble_once(store, unknown, settings, quiet) == (0, None)
+    found = store.overview.detail(series_uid)
+    assert found is not None
+    assert (found.state, found.reason, found.attempts) == (State.EXCLUDED, "The series is CT, not MR.", 0)
+    assert found.complete_why == "no instance came for the quiet time"
+    assert store.claim(quiet) is None
+    assert len(store.deliveries.due("pacs", quiet)) == len(slices)
+    assert store.retry(series_uid, quiet), "a person may have it looked at all the same"
+    assert assess_once(store, spool, settings.state.folder, work, settings, lambda: quiet)
+    again = store.overview.detail(series_uid)
+    assert again is not None
+    assert (again.state, again.reason) == (State.EXCLUDED, found.reason)
+
+
+class ReadingStore:
+    """The ledger, and which series' headers were asked for."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self.read: list[str] = []
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._store, name)
+
+    def facts(self, series_uid: str) -> list[dict[str, Any]]:
+        self.read.append(series_uid)
+        return self._store.facts(series_uid)
+
+
+def test_headers_are_read_again_only_when_something_changed(
+    store: Store, spool: Spool, settings: Settings, slices: list[bytes]
+) -> None:
+    """However many series are waiting, a look costs what came since the last."""
+    associations = {"now": AssociationState.OPEN}
+    reading, looks = ReadingStore(store), dict[str, Look]()
+
+    def looked(now: datetime) -> tuple[int, int]:
+        reading.read.clear()
+        made, _ = assemble_once(reading, lambda uid: associations["now"], settings, now, looks)  # type: ignore[arg-type]
+        return made, len(reading.read)
+
+    for one in slices[:-1]:
+        put(spool, one)
+    adopt(store, spool, NOW)
+    assert looked(NOW) == (0, 1)
+    assert looked(NOW) == (0, 0), "nothing changed"
+    put(spool, slices[-1])
+    adopt(store, spool, NOW)
+    assert looked(NOW) == (0, 1), "an instance came, at the very same time"
+    associations["now"] = AssociationState.RELEASED
+    assert looked(NOW) == (0, 1), "its association ended"
+    assert looked(NOW) == (0, 0)
+    assert looked(NOW + timedelta(seconds=settings.completeness.grace_seconds)) == (1, 1), "its time came"
+    assert looks == {}
+
+
+@given(seed=st.integers(0, 2**32 - 1))
+@hypothesis_settings(max_examples=15, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+def test_remembered_looks_change_nothing(settings: Settings, slices: list[bytes], tmp_path: Path, seed: int) -> None:
+    """With and without them, the same series become ready at the same time, and the next look is due when it was."""
+    generator = random.Random(seed)
+    history: list[tuple[list[bytes], AssociationState, float]] = [
+        (
+            generator.sample(slices, generator.randint(0, 9)),
+            generator.choice(list(AssociationState)),
+            generator.random(),
+        )
+        for _ in range(8)
+    ]
+
+    def told(looks: dict[str, Look] | None) -> list[tuple[int, datetime | None]]:
+        found = []
+        now = NOW
+        with tempfile.TemporaryDirectory(dir=tmp_path) as folder, Store(f"sqlite:///{folder}/ledger.sqlite3") as store:
+            spool = Spool(Path(folder))
+            for arriving, association, share in history:
+                for one in arriving:
+                    put(spool, one)
+                adopt(store, spool, now)
+                found.append(assemble_once(store, lambda uid, a=association: a, settings, now, looks))
+                now += timedelta(seconds=share * settings.completeness.quiet_seconds * 1.2)
+        return found
+
+    assert told({}) == told(None)

@@ -110,7 +110,7 @@ def test_order_batches_and_duplicates_do_not_matter(tmp_path_factory, order: lis
         for start, end in itertools.pairwise(edges):
             store.record_instances([received(n) for n in order[start:end]])
         assert store.known_instances() == {("1.2.3", f"1.2.3.{n}") for n in order}
-        assert [len(r.facts) for r in store.receiving()] == ([len(set(order))] if order else [])
+        assert [r.instances for r in store.receiving()] == ([len(set(order))] if order else [])
 
 
 def test_the_same_uid_with_other_bytes_is_an_event_and_the_first_is_kept(store: Store) -> None:
@@ -131,7 +131,7 @@ def test_one_sop_instance_uid_in_two_series_is_two_instances(store: Store) -> No
 def test_completeness_sees_the_facts_and_the_times(store: Store) -> None:
     store.record_instances([received(2), received(1, at=LATER)])
     (series,) = store.receiving()
-    assert series.facts == ({"instance_number": 1}, {"instance_number": 2})
+    assert store.facts(series.series_uid) == [{"instance_number": 1}, {"instance_number": 2}]
     assert (series.first_received_at, series.last_received_at) == (NOW, LATER)
 
 

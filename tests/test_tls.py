@@ -8,32 +8,12 @@ import threading
 from pathlib import Path
 
 import pytest
-from certificates import Identity, authority, identity, needs_openssl
+from certificates import Identity, needs_openssl
 
 from qcnode.errors import ConfigError
 from qcnode.tls import client_context, server_context
 
 pytestmark = needs_openssl
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("certificates")
-
-
-@pytest.fixture(scope="module")
-def trusted(folder: Path) -> Identity:
-    return authority(folder)
-
-
-@pytest.fixture(scope="module")
-def archive(folder: Path, trusted: Identity) -> Identity:
-    return identity(folder, "archive", trusted)
-
-
-@pytest.fixture(scope="module")
-def node(folder: Path, trusted: Identity) -> Identity:
-    return identity(folder, "node", trusted)
 
 
 def shaken(server: ssl.SSLContext, client: ssl.SSLContext, host: str = "localhost") -> tuple[str, str]:
@@ -60,15 +40,15 @@ def shaken(server: ssl.SSLContext, client: ssl.SSLContext, host: str = "localhos
         thread.join()
 
 
-def test_two_of_the_profile_speak_tls_1_3(trusted: Identity, archive: Identity) -> None:
-    server = server_context(archive.certificate, archive.key)
+def test_two_of_the_profile_speak_tls_1_3(trusted: Identity, theirs: Identity) -> None:
+    server = server_context(theirs.certificate, theirs.key)
     assert shaken(server, client_context(trusted.certificate))[0] == "TLSv1.3"
 
 
-def test_tls_1_2_has_forward_secrecy_and_authenticated_encryption(trusted: Identity, archive: Identity) -> None:
+def test_tls_1_2_has_forward_secrecy_and_authenticated_encryption(trusted: Identity, theirs: Identity) -> None:
     client = client_context(trusted.certificate)
     client.maximum_version = ssl.TLSVersion.TLSv1_2
-    version, suite = shaken(server_context(archive.certificate, archive.key), client)
+    version, suite = shaken(server_context(theirs.certificate, theirs.key), client)
     assert version == "TLSv1.2"
     assert suite.startswith("ECDHE-")
     assert "-GCM-" in suite
@@ -76,11 +56,10 @@ def test_tls_1_2_has_forward_secrecy_and_authenticated_encryption(trusted: Ident
 
 @pytest.mark.parametrize("side", ["server", "client"])
 def test_nothing_older_than_tls_1_2_and_no_weak_suite_is_offered(
-    side: str, trusted: Identity, archive: Identity
+    side: str, trusted: Identity, theirs: Identity
 ) -> None:
-    context = (
-        server_context(archive.certificate, archive.key) if side == "server" else client_context(trusted.certificate)
-    )
+    server = server_context(theirs.certificate, theirs.key)
+    context = server if side == "server" else client_context(trusted.certificate)
     assert context.minimum_version is ssl.TLSVersion.TLSv1_2
     for suite in context.get_ciphers():
         assert suite["strength_bits"] >= 128
@@ -88,16 +67,15 @@ def test_nothing_older_than_tls_1_2_and_no_weak_suite_is_offered(
         assert suite["protocol"] == "TLSv1.3" or suite["kea"] == "kx-ecdhe"
 
 
-def test_a_server_of_another_authority_is_not_trusted(folder: Path, archive: Identity) -> None:
-    other = authority(folder, "other")
+def test_a_server_of_another_authority_is_not_trusted(theirs: Identity, stranger: Identity) -> None:
     with pytest.raises(ssl.SSLCertVerificationError):
-        shaken(server_context(archive.certificate, archive.key), client_context(other.certificate))
+        shaken(server_context(theirs.certificate, theirs.key), client_context(stranger.certificate))
 
 
 def test_a_certificate_for_another_host_is_refused_unless_names_are_not_checked(
-    trusted: Identity, archive: Identity
+    trusted: Identity, theirs: Identity
 ) -> None:
-    server = server_context(archive.certificate, archive.key)
+    server = server_context(theirs.certificate, theirs.key)
     with pytest.raises(ssl.SSLCertVerificationError):
         shaken(server, client_context(trusted.certificate), "elsewhere.example")
     lenient = client_context(trusted.certificate, check_host_name=False)
@@ -105,20 +83,20 @@ def test_a_certificate_for_another_host_is_refused_unless_names_are_not_checked(
 
 
 def test_a_server_that_asks_for_a_certificate_turns_away_who_has_none(
-    trusted: Identity, archive: Identity, node: Identity
+    trusted: Identity, theirs: Identity, ours: Identity
 ) -> None:
-    server = server_context(archive.certificate, archive.key, trusted.certificate)
-    assert shaken(server, client_context(trusted.certificate, node.certificate, node.key))
+    server = server_context(theirs.certificate, theirs.key, trusted.certificate)
+    assert shaken(server, client_context(trusted.certificate, ours.certificate, ours.key))
     with pytest.raises((ssl.SSLError, ConnectionError, AssertionError)):
         shaken(server, client_context(trusted.certificate))
 
 
-def test_files_that_do_not_fit_are_a_sentence(tmp_path: Path, archive: Identity, node: Identity) -> None:
+def test_files_that_do_not_fit_are_a_sentence(tmp_path: Path, theirs: Identity, ours: Identity) -> None:
     with pytest.raises(ConfigError, match=r"cannot be used \(no such file"):
         client_context(tmp_path / "none.pem")
     with pytest.raises(ConfigError, match="belong together"):
-        server_context(archive.certificate, node.key)
+        server_context(theirs.certificate, ours.key)
     locked = tmp_path / "locked.key"
     locked.write_text("-----BEGIN ENCRYPTED PRIVATE KEY-----\nAAAA\n-----END ENCRYPTED PRIVATE KEY-----\n")
     with pytest.raises(ConfigError, match="without a password"):
-        server_context(archive.certificate, locked)
+        server_context(theirs.certificate, locked)

@@ -12,6 +12,7 @@ from qcnode.verdict import (
     Grade,
     Rule,
     not_assessable,
+    of_a_part,
     verdict,
 )
 
@@ -84,3 +85,17 @@ def test_at_least_sums_the_upper_tail(severity: int, expected: float) -> None:
 
 def test_not_assessable_keeps_its_reason() -> None:
     assert not_assessable("Slice 3 is missing.").reasons == ("Slice 3 is missing.",)
+
+
+@given(severities, st.integers(0, 40))
+def test_what_is_missing_betters_no_verdict_and_forbids_to_go_on(severities: list[int], missing: int) -> None:
+    said = verdict({artifact: grade(s) for artifact, s in zip(Artifact, severities, strict=True)})
+    held = of_a_part(said, missing, 40)
+    order = list(Decision)
+    assert order.index(held.decision) >= order.index(said.decision)
+    if missing:
+        assert held.decision is not Decision.ACCEPT
+        assert held.reasons[-1].startswith(f"{missing} of 40 instances that the scanner announced did not arrive.")
+        assert not any("Go on" in reason for reason in held.reasons)
+    else:
+        assert held == said

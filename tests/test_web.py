@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import urllib.request
 from collections.abc import Iterator
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from html.parser import HTMLParser
 from io import BytesIO
 from pathlib import Path
@@ -16,7 +16,7 @@ from reporting_cases import ASSESSMENTS, as_bytes, swoop
 
 from qcnode.config import StateFolder, Web
 from qcnode.errors import ConfigError
-from qcnode.ledger.records import Claim, NewDocument, Received
+from qcnode.ledger.records import Claim, Forwarding, NewDocument, Received
 from qcnode.ledger.store import Store
 from qcnode.reporting.documents import documents
 from qcnode.states import DeliveryState
@@ -108,6 +108,33 @@ def markup(page: httpx.Client, path: str) -> Markup:
 
 def test_an_empty_ledger_says_what_to_do(page: httpx.Client) -> None:
     assert "Nothing has arrived yet. Send a series" in markup(page, "/").text
+
+
+def test_a_series_page_shows_how_far_its_images_are_for_each_destination(store: Store, page: httpx.Client) -> None:
+    for number in range(1, 6):
+        received(store, number=number)
+    assert "Images forwarded" not in markup(page, "/series/1.2.3").text
+    to = [Forwarding(name, name.upper()) for name in ("pacs", "archive", "research")]
+    assert store.mark_ready("1.2.3", 1, "all its frames are there", NOW, to)
+    assert "archive 0 of 5 sent, 5 pending" in markup(page, "/series/1.2.3").text
+
+    due = {name: [one.id for one in store.deliveries.due(name, NOW)] for name in ("pacs", "archive")}
+    for one in due["pacs"]:
+        store.deliveries.mark_sent(one, NOW)
+    first, second, *_ = due["archive"]
+    store.deliveries.mark_later(first, NOW, "It is down <1>.")
+    store.deliveries.mark_later(second, NOW + timedelta(seconds=9), "It is out of resources <2>.", refused=True)
+    shown = markup(page, "/series/1.2.3").text
+    assert "archive 0 of 5 sent, 5 pending It is out of resources <2>." in shown, "the latest error, as text"
+    assert "pacs all 5 sent, the last 2026-03-01 12:30:15 UTC" in shown
+    assert "research 0 of 5 sent, 5 pending" in shown
+
+    store.deliveries.mark_sent(second, NOW)
+    store.deliveries.mark_dead(first, "It does not take this transfer syntax.", NOW)
+    shown = markup(page, "/series/1.2.3").text
+    assert "archive 1 of 5 sent, 3 pending, 1 dead , the last" in shown
+    assert "It does not take this transfer syntax." in shown
+    assert "1 delivery could not be made" in markup(page, "/").text
 
 
 @pytest.mark.parametrize("name", ASSESSMENTS)

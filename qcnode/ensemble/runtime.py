@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -23,13 +24,17 @@ from qcnode.verdict import Grade
 class Ensemble:
     """Seven members in memory, ready to grade; made by `Ensemble.load`."""
 
-    def __init__(self, manifest: Manifest, members: dict[Artifact, Member], device: torch.device) -> None:
+    def __init__(self, manifest: Manifest, members: dict[Artifact, Member], device: torch.device, threads: int) -> None:
         self.manifest = manifest
         self.id = manifest.id
         self.contrasts = manifest.contrasts
         self.device = device
         self._members = members
         self._calibration = {m.artifact: Calibration(m.temperature, m.bias) for m in manifest.members}
+        # A thread for a member, not all threads for each: where another process wants a core too, threads that share
+        # an operation wait for the slowest of them after every operation, and one grade takes ten times as long.
+        at_once = min(threads, len(members)) if device.type == "cpu" else 1
+        self._threads = ThreadPoolExecutor(at_once, "member", torch.set_num_threads, (max(1, threads // at_once),))
 
     @classmethod
     def load(cls, folder: Path | None = None, device: str = "auto", threads: int | None = None) -> Ensemble:
@@ -40,11 +45,9 @@ class Ensemble:
         """
         folder = folder or shipped_folder()
         manifest = read_manifest(folder)
-        if threads is not None:
-            torch.set_num_threads(threads)
         target = _device(device)
         members = {entry.artifact: load_member(folder, entry).to(target) for entry in manifest.members}
-        return cls(manifest, members, target)
+        return cls(manifest, members, target, threads or torch.get_num_threads())
 
     def grade(self, network_input: NDArray[np.float32]) -> dict[Artifact, Grade]:
         """Each artifact's likeliest severity and the probabilities of all three, for one scan of INPUT_SHAPE."""
@@ -58,8 +61,13 @@ class Ensemble:
     def logits(self, network_input: NDArray[np.float32]) -> dict[Artifact, NDArray[np.float32]]:
         """What each member's severity head says, (3,), before calibration."""
         images = self._batch(network_input)
-        with torch.inference_mode():
-            return {a: member(images).severity[0].cpu().numpy() for a, member in self._members.items()}
+
+        def said(member: Member) -> NDArray[np.float32]:
+            with torch.inference_mode():
+                logits: NDArray[np.float32] = member(images).severity[0].cpu().numpy()
+                return logits
+
+        return dict(zip(self._members, self._threads.map(said, self._members.values()), strict=True))
 
     def plane(self, network_input: NDArray[np.float32]) -> Plane:
         """The plane that most members' second heads name; a check of the preprocessing, not of the scan."""

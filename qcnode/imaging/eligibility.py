@@ -81,6 +81,14 @@ def check_eligible(headers: Sequence[Dataset], rules: Eligibility, covered: Coll
             _check_contrast(header, rules, covered)
 
 
+def of_other_modality(modality: str) -> str | None:
+    """What a series of another Modality than MR is, as the rest of a sentence; None for MR."""
+    word = modality.upper()
+    if word == "MR":
+        return None
+    return f"is {word}, not MR" if re.fullmatch(r"[A-Z]{2,16}", word) else "is not MR"
+
+
 def contrast(header: Dataset, rules: Eligibility) -> str | None:
     """By AcquisitionContrast, else by the timing, else by the description; None when nothing tells."""
     for word in _words(header, "MRImageFrameTypeSequence", "AcquisitionContrast"):
@@ -100,9 +108,8 @@ def _check_contrast(header: Dataset, rules: Eligibility, covered: Collection[str
 
 def _not_original_mr(header: Dataset) -> str | None:
     """What else the series is, as the rest of a sentence; None for original MR images."""
-    modality = _text(header, "Modality").upper()
-    if modality != "MR":
-        return f"is {modality}, not MR" if re.fullmatch(r"[A-Z]{2,16}", modality) else "is not MR"
+    if why := of_other_modality(_text(header, "Modality")):
+        return why
     sop_class = UID(_text(header, "SOPClassUID"))
     if sop_class and sop_class not in _MR_CLASSES:
         kind = sop_class.name if sop_class.name != sop_class else "another storage class"

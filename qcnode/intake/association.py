@@ -37,6 +37,7 @@ class Answer:
 
     status: int
     comment: str = ""
+    error_id: int | None = None
 
 
 class Services(Protocol):
@@ -98,7 +99,8 @@ class Association:
     def serve(self) -> None:
         """From the first byte to the last; returns when the connection is closed."""
         kind: Ending = "aborted"
-        why, goodbye = "the node failed; see its log", True
+        why: str | None = None
+        goodbye = True
         try:
             rejection = self._negotiate()
             if rejection is None:
@@ -115,6 +117,9 @@ class Association:
         except ConnectionEnded as error:
             why, goodbye = "the node stopped" if self._stopping else str(error), False
         finally:
+            if why is None:  # none of the above: the peer must not wait for an answer that will not come
+                why = "the node failed; see its log"
+                self._say(pdu.abort())
             try:
                 self._services.ended(self, kind, why)
             finally:
@@ -193,7 +198,7 @@ class Association:
             return  # of what was answered already; it has no response
         syntax = self._contexts[message.context]
         answer = message.refused or self._services.perform(self, request, syntax, message.data)
-        response = dimse.response(request, answer.status, answer.comment)
+        response = dimse.response(request, answer.status, answer.comment, answer.error_id)
         self._connection.send(pdu.data(message.context, response), self._deadline())
 
     def _deadline(self) -> float:

@@ -12,6 +12,7 @@ from statistics import median
 
 from qcnode.config import Completeness
 from qcnode.intake.facts import Facts
+from qcnode.ledger.records import Announced
 
 _MINIMUM_STACK = 3  # slices: two distances at least, or evenness says nothing
 _SAME_POSITION_MM = 0.01
@@ -49,14 +50,20 @@ def completeness(
     association: AssociationState,
     now: datetime,
     settings: Completeness,
+    announced: Announced | None = None,
 ) -> Complete | Waiting:
     """Whether the series is complete; its instances' order and repetitions do not matter.
 
-    At once: multi-frame objects with all their frames and parts; a gap-free stack of as many slices as the header
-    promises. After grace_seconds: a gap-free stack whose association was released. After quiet_seconds: anything.
+    By the scanner's word, where its performed procedure step has ended and names what is here: at once when nothing is
+    missing, else quiet_seconds after that word or the last instance. Without it: at once, multi-frame objects with all
+    their frames and parts, and a gap-free stack of as many slices as the header promises; after grace_seconds, a
+    gap-free stack whose association was released; after quiet_seconds, anything.
     A clock that was set back makes nobody wait longer than quiet_seconds from now.
     """
-    found = {facts.sop_instance_uid: facts for facts in instances}.values()
+    by_uid = {facts.sop_instance_uid: facts for facts in instances}
+    if announced is not None and announced.names_any(by_uid):
+        return _by_its_word(announced, by_uid, last_received, now, settings)
+    found = by_uid.values()
     promised = max(_promises(found), default=0)
     if found and len(found) >= promised:
         if all(facts.is_multi_frame and facts.has_all_frames for facts in found) and _has_all_parts(found):
@@ -67,6 +74,18 @@ def completeness(
             why = "the association was released and the stack has no gap"
             return _after(settings.grace_seconds, why, last_received, now, settings)
     return _after(settings.quiet_seconds, "no instance came for the quiet time", last_received, now, settings)
+
+
+def _by_its_word(
+    announced: Announced, here: Collection[str], last_received: datetime, now: datetime, settings: Completeness
+) -> Complete | Waiting:
+    total, missing = len(announced.sop_instance_uids), len(announced.missing(here))
+    if not missing:
+        return Complete(f"all {total} that the scanner announced are here")
+    heard_last = last_received < announced.at <= now  # not so where the clock was set back since
+    since = announced.at if heard_last else last_received
+    why = f"{missing} of {total} that the scanner announced did not come within the quiet time"
+    return _after(settings.quiet_seconds, why, since, now, settings)
 
 
 def _after(

@@ -20,6 +20,8 @@ class Field(IntEnum):
 
     C_STORE = 0x0001
     C_ECHO = 0x0030
+    N_SET = 0x0120
+    N_CREATE = 0x0140
     C_CANCEL = 0x0FFF
 
 
@@ -35,6 +37,7 @@ class Element(IntEnum):
     COMMAND_DATA_SET_TYPE = 0x0800
     STATUS = 0x0900
     ERROR_COMMENT = 0x0902
+    ERROR_ID = 0x0903
     AFFECTED_SOP_INSTANCE_UID = 0x1000
     REQUESTED_SOP_INSTANCE_UID = 0x1001
 
@@ -81,8 +84,8 @@ def decode(data: bytes | bytearray) -> Request:
     return Request(elements)
 
 
-def response(request: Request, status: int, comment: str = "") -> bytes:
-    """The command set that answers the request; `comment` says why it failed."""
+def response(request: Request, status: int, comment: str = "", error_id: int | None = None) -> bytes:
+    """The command set that answers the request; `comment`, and a service's own `error_id`, say why it failed."""
     sop_class = request.uid(Element.AFFECTED_SOP_CLASS_UID) or request.uid(Element.REQUESTED_SOP_CLASS_UID)
     instance = request.uid(Element.AFFECTED_SOP_INSTANCE_UID) or request.uid(Element.REQUESTED_SOP_INSTANCE_UID)
     elements = {
@@ -92,6 +95,7 @@ def response(request: Request, status: int, comment: str = "") -> bytes:
         Element.COMMAND_DATA_SET_TYPE: _us(NO_DATA_SET),
         Element.STATUS: _us(status),
         Element.ERROR_COMMENT: _padded(comment[:64], b" "),  # LO
+        Element.ERROR_ID: b"" if error_id is None else _us(error_id),
         Element.AFFECTED_SOP_INSTANCE_UID: _padded(instance, b"\0"),
     }
     body = b"".join(_ELEMENT.pack(0, tag, len(value)) + value for tag, value in elements.items() if value)

@@ -6,7 +6,7 @@ import math
 import re
 import struct
 import zlib
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from io import BytesIO
 from typing import Any
 
@@ -46,7 +46,7 @@ _TAGS: list[int | str | tuple[int, int]] = [
 _SPECIFIC: list[Any] = [Tag(keyword) for keyword in _TAGS]
 
 # What pydicom raises on damaged bytes; OSError too, although they are in memory.
-_DAMAGE = (
+DAMAGE = (
     InvalidDicomError,
     BytesLengthException,
     OSError,
@@ -127,7 +127,7 @@ class Facts:
 
     def to_json(self) -> dict[str, Any]:
         """Plain values for a JSON column; from_json() is the inverse."""
-        return asdict(self)
+        return dict(vars(self))
 
     @classmethod
     def from_json(cls, values: dict[str, Any]) -> Facts:
@@ -151,14 +151,14 @@ def read_facts(data: bytes) -> Facts:
         check_harmless(data)
         ds = pydicom.dcmread(BytesIO(data), stop_before_pixels=True, specific_tags=_SPECIFIC)
         return _facts(ds, ds.file_meta)
-    except _DAMAGE as error:
+    except DAMAGE as error:
         raise PermanentError("The data set cannot be parsed; send it again from its source.") from error
 
 
 def _facts(ds: Dataset, meta: Dataset) -> Facts:
     sop_class_uid = _required_uid(meta, "MediaStorageSOPClassUID")
     sop_instance_uid = _required_uid(meta, "MediaStorageSOPInstanceUID")
-    if _text(ds, "SOPClassUID") not in (None, sop_class_uid):
+    if raw_text(ds, "SOPClassUID") not in (None, sop_class_uid):
         raise DataSetMismatch("The data set is of another SOP Class than the request; mend the sender.")
     shared, frame = _first_item(ds, "SharedFunctionalGroupsSequence"), None
     frames_described = None
@@ -171,7 +171,7 @@ def _facts(ds: Dataset, meta: Dataset) -> Facts:
     positions = [*_macros(places, "PlanePositionSequence"), ds]
     measures = [*_macros(places, "PixelMeasuresSequence"), ds]
     number_of_frames = _integer(ds, "NumberOfFrames") or 1
-    data_set_uid = _text(ds, "SOPInstanceUID")
+    data_set_uid = raw_text(ds, "SOPInstanceUID")
     return Facts(
         sop_class_uid=sop_class_uid,
         sop_instance_uid=sop_instance_uid,
@@ -192,12 +192,12 @@ def _facts(ds: Dataset, meta: Dataset) -> Facts:
         concatenation_uid=_uid(ds, "ConcatenationUID"),
         in_concatenation_number=_integer(ds, "InConcatenationNumber"),
         in_concatenation_total_number=_integer(ds, "InConcatenationTotalNumber"),
-        source_ae_title=_text(meta, "SourceApplicationEntityTitle"),
+        source_ae_title=raw_text(meta, "SourceApplicationEntityTitle"),
         data_set_sop_instance_uid=None if data_set_uid == sop_instance_uid else data_set_uid,
     )
 
 
-def _text(ds: Dataset, keyword: str) -> str | None:
+def raw_text(ds: Dataset, keyword: str) -> str | None:
     """The value as the bytes have it: pydicom's own conversion warns about, and repeats, what is not conformant."""
     if keyword not in ds:
         return None
@@ -207,12 +207,12 @@ def _text(ds: Dataset, keyword: str) -> str | None:
 
 
 def _uid(ds: Dataset, keyword: str) -> str | None:
-    text = _text(ds, keyword)
+    text = raw_text(ds, keyword)
     return text if text is not None and is_uid(text) else None
 
 
 def _required_uid(ds: Dataset, keyword: str) -> str:
-    text = _text(ds, keyword)
+    text = raw_text(ds, keyword)
     if text is None:
         raise PermanentError(f"The instance has no {keyword}; mend the sender.")
     if not is_uid(text):
@@ -221,7 +221,7 @@ def _required_uid(ds: Dataset, keyword: str) -> str:
 
 
 def _code(ds: Dataset, keyword: str) -> str | None:
-    text = _text(ds, keyword)
+    text = raw_text(ds, keyword)
     return text if text is not None and _CODE.fullmatch(text) else None
 
 
@@ -240,7 +240,7 @@ def _integer(ds: Dataset, keyword: str) -> int | None:
 def _numbers(ds: Dataset, keyword: str, count: int) -> tuple[float, ...] | None:
     """A DS or IS value of this multiplicity; None where it is missing or not `count` finite numbers."""
     try:
-        numbers = tuple(float(part) for part in (_text(ds, keyword) or "").split("\\"))
+        numbers = tuple(float(part) for part in (raw_text(ds, keyword) or "").split("\\"))
     except ValueError:
         return None
     return numbers if len(numbers) == count and all(map(math.isfinite, numbers)) else None

@@ -1,4 +1,4 @@
-"""The listener: C-ECHO and C-STORE SCP. Success is answered only for what a power cut can no longer lose.
+"""The listener: C-ECHO, C-STORE and MPPS SCP. Success is answered only for what a power cut can no longer lose.
 
 It refuses an association before any presentation context is looked at, with the reasons that PS3.8 Table 9-21 offers:
 
@@ -13,6 +13,7 @@ Each association has a thread; most of its time goes into waiting for the peer a
 from __future__ import annotations
 
 import logging
+import os
 import socket
 import ssl
 import threading
@@ -26,7 +27,7 @@ from pynetdicom.pdu_primitives import A_ASSOCIATE
 
 from qcnode.config import Dicom
 from qcnode.errors import trail
-from qcnode.intake import dimse, negotiation
+from qcnode.intake import dimse, mpps, negotiation
 from qcnode.intake.association import SUCCESS, UNRECOGNIZED_OPERATION, Answer, Association, Ending, Limits
 from qcnode.intake.associations import AssociationEvent, Associations, Kind
 from qcnode.intake.completeness import AssociationState
@@ -48,10 +49,14 @@ _REQUEST_SECONDS = 30.0  # the ARTIM timer of PS3.8 Section 9.1.5, at the most
 _WAITING_CONNECTIONS = 128  # that accept() has not seen yet: a console may open one for each instance
 _UNASSOCIATED = 128  # connections that may be without an association yet, or any more
 _POLL_SECONDS = 0.1  # until stop() is noticed
+_PATIENCE = 5  # by so much is an association's thread nicer than the rest: a verdict is waited for beside a child
 
 
 class Listener:
-    """Receives instances into the spool; `received` and `on_event` are called from its threads and must not block."""
+    """Receives instances into the spool; `received` and `on_event` are called from its threads and must not block.
+
+    Without `steps`, it offers no MPPS.
+    """
 
     def __init__(
         self,
@@ -59,10 +64,12 @@ class Listener:
         spool: Spool,
         received: Callable[[Received], None],
         on_event: Callable[[AssociationEvent], None] = lambda event: None,
+        steps: mpps.ProcedureSteps | None = None,
     ) -> None:
         self.associations = Associations()
         self._settings = settings
         self._on_event = on_event
+        self._steps = steps
         self._room = Room(spool.folder, settings.minimum_free_mb * MEGABYTE)
         self._storing = Storing(spool, self._room, settings.maximum_instance_mb * MEGABYTE, received)
         self._doors: list[tuple[socket.socket, ssl.SSLContext | None]] = []
@@ -142,6 +149,8 @@ class Listener:
             return negotiation.DISK_FLOOR
         proposed = request.presentation_context_definition_list
         offered = [build_context(VERIFICATION), *negotiation.storage_contexts(proposed)]
+        if self._steps is not None:
+            offered.append(mpps.context())
         accepted = negotiation.accept(request, offered, settings.maximum_pdu_bytes)
         if not self.associations.opened(association, settings.maximum_associations):
             return negotiation.LOCAL_LIMIT
@@ -153,12 +162,15 @@ class Listener:
 
     def refuse(self, association: Association, request: dimse.Request, size: int) -> Answer | None:
         """What there is no room for is not kept."""
-        return self._storing.refuse(association, request, size)
+        answer = self._storing.refuse(association, request, size)
+        if request.field in mpps.FIELDS and self._steps is not None:
+            return self._steps.refuse(size, has_room=answer is None)
+        return answer
 
     def perform(
         self, association: Association, request: dimse.Request, transfer_syntax: str, data: Sequence[memoryview]
     ) -> Answer:
-        """Answer an echo, store an instance."""
+        """Answer an echo, store an instance, take a scanner's word on its procedure step."""
         if request.field == dimse.Field.C_ECHO:
             return Answer(SUCCESS)
         if request.field == dimse.Field.C_STORE:
@@ -167,6 +179,9 @@ class Listener:
                 self.associations.carries(association, series_uid)
 
             return self._storing.store(association, request, transfer_syntax, data, carries)
+        if request.field in mpps.FIELDS and self._steps is not None:
+            self._storing.forget(association)
+            return self._steps.perform(request, transfer_syntax, data, association.calling_ae)
         return Answer(UNRECOGNIZED_OPERATION)
 
     def ended(self, association: Association, kind: Ending, why: str) -> None:
@@ -207,6 +222,7 @@ class Listener:
         association = Association(Connection(connected), address, self, limits, tls)
 
         def run() -> None:
+            os.nice(_PATIENCE)  # of this thread alone
             try:
                 association.serve()
             except Exception as error:  # one association's failure must not be another's

@@ -28,6 +28,7 @@ CANNOT_UNDERSTAND = 0xC000
 UNEXPECTED = 0xC001
 
 MEGABYTE = 1_000_000
+_WRITTEN = (Field.C_STORE, Field.N_CREATE, Field.N_SET)  # what is for the disk
 _FULL = Answer(OUT_OF_RESOURCES, "The disk has too little free space; send it again later.")
 _BUSY = Answer(OUT_OF_RESOURCES, "Too much is arriving at once; send it again later.")
 _TOO_LARGE = Answer(OUT_OF_RESOURCES, "The instance is larger than the node accepts.")
@@ -90,7 +91,7 @@ class Storing:
             answer = _TOO_LARGE
         elif sum(list(self._arriving.values())) > 2 * self._maximum_bytes:
             answer = _BUSY
-        elif request.field == Field.C_STORE and not self._room.has(size):
+        elif request.field in _WRITTEN and not self._room.has(size):
             answer = _FULL
         if answer is not None:
             self.forget(association)

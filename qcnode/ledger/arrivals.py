@@ -10,7 +10,7 @@ from sqlalchemy.orm import Session
 
 from qcnode.ledger.database import record
 from qcnode.ledger.models import Instance, Series
-from qcnode.ledger.moves import move
+from qcnode.ledger.moves import move, reopen
 from qcnode.ledger.records import Received
 from qcnode.states import State
 
@@ -70,10 +70,7 @@ def _reopen(session: Session, series_uid: str, first: Received, at: datetime) ->
     series.last_received_at = at if set_back else max(series.last_received_at, at)
     if series.state is State.RECEIVING:
         return
-    if series.attempts > 0:  # this revision was claimed: its verdict would not speak of the late instance
-        series.revision, series.attempts = series.revision + 1, 0
-    series.reason = series.complete_why = None
-    move(session, series, State.RECEIVING, at, why="late instance")
+    reopen(session, series, at, why="late instance")
 
 
 def _instance(received: Received) -> Instance:

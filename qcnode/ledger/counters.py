@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections import Counter
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any
 
-from sqlalchemy import func, select
+from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from qcnode.ledger.models import AssessmentRow, Delivery, Instance, Series
+from qcnode.ledger.models import Tally
 from qcnode.states import DeliveryState, State
 from qcnode.verdict import Decision
-
-Label = TypeVar("Label")
 
 
 @dataclass(frozen=True)
@@ -26,16 +24,24 @@ class Counters:
     deliveries: dict[tuple[str, str, DeliveryState], int]  # (destination, kind, state)
 
     @property
+    def delivery_states(self) -> dict[DeliveryState, int]:
+        """The deliveries in each state, whatever they are and wherever they go."""
+        counted: Counter[DeliveryState] = Counter()
+        for (_, _, state), count in self.deliveries.items():
+            counted[state] += count
+        return {state: counted[state] for state in DeliveryState}
+
+    @property
     def dead(self) -> int:
         """The dead letters."""
-        return self._deliveries(DeliveryState.DEAD)
+        return self.delivery_states[DeliveryState.DEAD]
 
     @property
     def queues(self) -> dict[str, int]:
         """How many wait, for each kind of work."""
         waiting = {"complete": State.RECEIVING, "assess": State.READY, "finish": State.ASSESSING}
         return {work: self.series[state] for work, state in waiting.items()} | {
-            "deliver": self._deliveries(DeliveryState.PENDING)
+            "deliver": self.delivery_states[DeliveryState.PENDING]
         }
 
     def to_json(self) -> dict[str, Any]:
@@ -52,24 +58,16 @@ class Counters:
             "queues": self.queues,
         }
 
-    def _deliveries(self, wanted: DeliveryState) -> int:
-        return sum(count for (_, _, state), count in self.deliveries.items() if state is wanted)
-
 
 def counters(session: Session) -> Counters:
-    """Count it all; each figure reads one index."""
-    series = select(Series.state, func.count()).group_by(Series.state)
-    verdicts = select(AssessmentRow.decision, func.count()).group_by(AssessmentRow.decision)
-    key = (Delivery.state, Delivery.destination, Delivery.kind)
-    ways = session.execute(select(*key, func.count()).group_by(*key))
+    """How much of everything there is, from the tally: no table is read."""
+    found = [row for row in session.execute(select(*Tally.__table__.columns)) if row.rows]
+    words = {(row.counted, row.word): row.rows for row in found if row.counted != "delivery"}
     return Counters(
-        instances=session.scalar(select(func.count()).select_from(Instance)) or 0,
-        series=_counted(State, session.execute(series)),
-        verdicts=_counted(Decision, session.execute(verdicts)),
-        deliveries={(destination, kind, state): count for state, destination, kind, count in ways},
+        instances=words.get(("instance", ""), 0),
+        series={state: words.get(("series", state.value), 0) for state in State},
+        verdicts={decision: words.get(("assessment", decision.value), 0) for decision in Decision},
+        deliveries={
+            (row.destination, row.kind, DeliveryState(row.word)): row.rows for row in found if row.counted == "delivery"
+        },
     )
-
-
-def _counted(labels: Iterable[Label], rows: Iterable[Any]) -> dict[Label, int]:
-    """A number for each label, 0 for those that no row names."""
-    return dict.fromkeys(labels, 0) | {row[0]: row[1] for row in rows}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import sqlite3
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import AbstractContextManager, closing, contextmanager, nullcontext
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,7 @@ from sqlalchemy.pool import ConnectionPoolEntry
 from qcnode.errors import ConfigError, PermanentError, TransientError
 from qcnode.ledger import migrations
 from qcnode.ledger.models import Event
+from qcnode.ledger.turns import Turns
 
 log = logging.getLogger("qcnode.ledger")
 
@@ -64,6 +65,7 @@ class Database:
 
     def __init__(self, engine: Engine) -> None:
         self.engine = engine
+        self._turns = Turns() if engine.dialect.name == "sqlite" else None  # PostgreSQL queues for rows by itself
         self._reader = sessionmaker(engine, expire_on_commit=False)
         self._writer = sessionmaker(engine.execution_options(writes=True), expire_on_commit=False)
 
@@ -85,13 +87,22 @@ class Database:
             yield session
 
     @contextmanager
-    def writing(self) -> Iterator[Session]:
-        """A transaction, committed at the end; what it recorded is logged once it is durable."""
+    def writing(self, *, patient: bool = False) -> Iterator[Session]:
+        """A transaction, committed at the end; what it recorded is logged once it is durable.
+
+        Writers of this process take turns, those that are `patient` after all others.
+        """
         with _translated(), self._writer() as session:
-            with session.begin():
+            with self._turn(patient), session.begin():
+                session.connection()  # begins it: the turn and the database's lock are held equally long
                 yield session
             for line in session.info.get("lines", ()):
                 log.info("%s", line)
+
+    def _turn(self, patient: bool) -> AbstractContextManager[None]:
+        if self._turns is None:
+            return nullcontext()
+        return self._turns.turn(patient=patient, seconds=BUSY_MILLISECONDS / 1000)
 
 
 def record(session: Session, kind: str, series_uid: str | None, detail: dict[str, Any], now: datetime) -> None:
@@ -110,7 +121,7 @@ def _word(value: Any) -> str:
 def _translated() -> Iterator[None]:
     try:
         yield
-    except OperationalError as error:
+    except (OperationalError, TimeoutError) as error:
         raise TransientError("The ledger is locked or out of reach; try again.") from error
     except DBAPIError as error:
         raise PermanentError(f"The ledger refused a value ({type(error).__name__}); see what was sent.") from error

@@ -9,6 +9,7 @@ from typing import Any
 from sqlalchemy import ColumnElement, CursorResult, Row, Select, Update, func, insert, literal, select, update
 from sqlalchemy.orm import Session, aliased
 
+from qcnode.ledger.counters import counters
 from qcnode.ledger.database import Database, record
 from qcnode.ledger.models import Delivery, DocumentRow, Instance, Instant
 from qcnode.ledger.records import DueDelivery, Forwarding, Settlement
@@ -109,8 +110,7 @@ class Deliveries:
     def counts(self) -> dict[DeliveryState, int]:
         """How many deliveries stand in each state."""
         with self._database.reading() as session:
-            rows = session.execute(select(Delivery.state, func.count()).group_by(Delivery.state))
-            return dict.fromkeys(DeliveryState, 0) | {row[0]: row[1] for row in rows}
+            return counters(session).delivery_states
 
     def next_due(self) -> datetime | None:
         """When the next pending delivery is due; None when none is pending."""

@@ -20,12 +20,13 @@ from sqlalchemy import (
     String,
     Text,
     UniqueConstraint,
+    text,
 )
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column, query_expression, relationship
 from sqlalchemy.types import TypeDecorator
 
 from qcnode.artifacts import Artifact, Plane
-from qcnode.states import DeliveryState, State
+from qcnode.states import DeliveryState, State, StepState
 from qcnode.verdict import Decision
 
 
@@ -73,7 +74,7 @@ class Row(DeclarativeBase):
         float: Double,
         dict[str, Any]: JSON,
         list[str]: JSON,
-        **{words: _words(words) for words in (State, DeliveryState, Decision, Artifact, Plane)},
+        **{words: _words(words) for words in (State, DeliveryState, StepState, Decision, Artifact, Plane)},
     }
 
 
@@ -118,6 +119,15 @@ class Instance(Row):
     """An instance in the spool; one SOP Instance UID may stand in two series, so both UIDs are the key."""
 
     __tablename__ = "instance"
+    __table_args__ = (
+        Index(
+            None,
+            "series_uid",
+            "sop_instance_uid",
+            sqlite_where=text("removed_at IS NULL"),
+            postgresql_where=text("removed_at IS NULL"),
+        ),
+    )
 
     series_uid: Mapped[str] = mapped_column(ForeignKey("series.series_instance_uid"), primary_key=True)
     sop_instance_uid: Mapped[str] = mapped_column(String(64), primary_key=True)
@@ -129,6 +139,22 @@ class Instance(Row):
     calling_ae: Mapped[str] = mapped_column(String(16))
     facts: Mapped[dict[str, Any]]
     removed_at: Mapped[datetime | None]  # retention took its file from the spool
+
+
+class Tally(Row):
+    """How many rows of a table there are of one kind; the database itself keeps it, and nobody else writes it.
+
+    On SQLite a table that triggers keep, on others a view. A migration that makes one of the counted tables anew drops
+    its triggers with it: it has to make those anew too.
+    """
+
+    __tablename__ = "tally"
+
+    counted: Mapped[str] = mapped_column(String(16), primary_key=True)  # instance, series, assessment, delivery
+    word: Mapped[str] = mapped_column(String(16), primary_key=True)  # the state or the decision, else empty
+    destination: Mapped[str] = mapped_column(String(40), primary_key=True)  # of deliveries, else empty
+    kind: Mapped[str] = mapped_column(String(16), primary_key=True)  # of deliveries, else empty
+    rows: Mapped[int]
 
 
 class AssessmentRow(Row):
@@ -214,6 +240,34 @@ class Delivery(Row):
     error: Mapped[str | None] = mapped_column(Text)
 
     document: Mapped[DocumentRow | None] = relationship(lazy="raise", back_populates="deliveries")
+
+
+class PerformedStep(Row):
+    """A modality's performed procedure step (MPPS); of what it says, only UIDs are kept."""
+
+    __tablename__ = "performed_step"
+
+    sop_instance_uid: Mapped[str] = mapped_column(String(64), primary_key=True)
+    state: Mapped[StepState]
+    created_at: Mapped[datetime]
+    ended_at: Mapped[datetime | None]  # None while it is in progress
+
+    series: Mapped[list[PerformedSeries]] = relationship(
+        lazy="raise", order_by="PerformedSeries.series_uid", cascade="all, delete-orphan", back_populates="step"
+    )
+
+
+class PerformedSeries(Row):
+    """The instances that a step says a series has, by UID alone: the word may come before the images."""
+
+    __tablename__ = "performed_series"
+    __table_args__ = (Index(None, "series_uid"),)
+
+    step_uid: Mapped[str] = mapped_column(ForeignKey("performed_step.sop_instance_uid"), primary_key=True)
+    series_uid: Mapped[str] = mapped_column(String(64), primary_key=True)
+    sop_instance_uids: Mapped[list[str]]
+
+    step: Mapped[PerformedStep] = relationship(lazy="raise", back_populates="series")
 
 
 class Event(Row):

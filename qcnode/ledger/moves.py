@@ -21,6 +21,14 @@ def move(session: Session, series: Series, to: State, now: datetime, **detail: A
     record(session, to.value, series.series_instance_uid, {"revision": series.revision, **detail}, now)
 
 
+def reopen(session: Session, series: Series, now: datetime, why: str) -> None:
+    """Back to RECEIVING, for what the series still lacks."""
+    if series.attempts > 0:  # this revision was claimed: its verdict would not speak of what is to come
+        series.revision, series.attempts = series.revision + 1, 0
+    series.reason = series.complete_why = None
+    move(session, series, State.RECEIVING, now, why=why)
+
+
 def held(session: Session, claim: Claim) -> Series | None:
     """The claimed series, locked; None when it is no longer this claim's."""
     series = session.get(Series, claim.series_uid, with_for_update=True)

@@ -5,13 +5,17 @@ The rows come detached, with everything named here loaded; they are for reading 
 
 from __future__ import annotations
 
+from datetime import datetime
+
 from sqlalchemy import func, select
 from sqlalchemy.orm import selectinload, with_expression
 from sqlalchemy.orm.interfaces import ORMOption
 
 from qcnode.ledger.counters import Counters, counters
 from qcnode.ledger.database import Database
+from qcnode.ledger.deliveries import IMAGES
 from qcnode.ledger.models import AssessmentRow, Delivery, DocumentRow, Event, Instance, Series
+from qcnode.ledger.records import Forwarded
 from qcnode.states import DeliveryState, State
 
 
@@ -33,11 +37,37 @@ class Overview:
         with self._database.reading() as session:
             return session.get(Series, series_uid, options=(*_with_assessments(), *also))
 
+    def forwarded(self, series_uid: str) -> list[Forwarded]:
+        """Where the series' images go, and how far they are; in the order of the destinations' names."""
+        images = (Delivery.series_uid == series_uid, Delivery.kind == IMAGES)
+        counted = select(Delivery.destination, Delivery.state, func.count(), func.max(Delivery.sent_at))
+        why = select(Delivery.destination, Delivery.error).where(
+            *images, Delivery.error.is_not(None), Delivery.state != DeliveryState.SENT
+        )
+        with self._database.reading() as session:
+            ways: dict[str, dict[DeliveryState, tuple[int, datetime | None]]] = {}
+            for destination, state, count, last in session.execute(
+                counted.where(*images).group_by(Delivery.destination, Delivery.state).order_by(Delivery.destination)
+            ):
+                ways.setdefault(destination, {})[state] = (count, last)
+            by_time = why.group_by(Delivery.destination, Delivery.error).order_by(func.max(Delivery.due_at))
+            errors = {row.destination: row.error for row in session.execute(by_time)}  # the latest comes last
+        none = (0, None)
+        return [
+            Forwarded(
+                destination,
+                sent=way.get(DeliveryState.SENT, none)[0],
+                waiting=way.get(DeliveryState.PENDING, none)[0],
+                dead=way.get(DeliveryState.DEAD, none)[0],
+                last_sent_at=way.get(DeliveryState.SENT, none)[1],
+                error=errors.get(destination),
+            )
+            for destination, way in ways.items()
+        ]
+
     def counts(self) -> dict[State, int]:
         """How many series stand in each state."""
-        with self._database.reading() as session:
-            rows = session.execute(select(Series.state, func.count()).group_by(Series.state))
-            return dict.fromkeys(State, 0) | {row[0]: row[1] for row in rows}
+        return self.counters().series
 
     def counters(self) -> Counters:
         """How much of everything there is."""

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from qcnode.states import DeliveryState
+from qcnode.states import DeliveryState, StepState
 
 
 @dataclass(frozen=True)
@@ -26,15 +27,41 @@ class Received:
 
 
 @dataclass(frozen=True)
+class StepReport:
+    """What a modality says of a performed procedure step: which instances each of its series has. UIDs alone."""
+
+    step_uid: str
+    state: StepState | None  # None: as before
+    series: Mapping[str, Collection[str]] | None  # SOP Instance UIDs by series UID; None: as before
+
+
+@dataclass(frozen=True)
+class Announced:
+    """The instances that a series has by the word of the scanner, whose steps have ended."""
+
+    sop_instance_uids: frozenset[str]
+    at: datetime  # when the latest of the steps ended
+
+    def missing(self, here: Collection[str]) -> frozenset[str]:
+        """Those that are not here; none where it names nothing of what is here, as of objects converted on the way."""
+        missing = self.sop_instance_uids.difference(here)
+        return missing if len(missing) < len(self.sop_instance_uids) else frozenset()
+
+    def names_any(self, here: Collection[str]) -> bool:
+        """Whether it speaks of what is here at all."""
+        return not self.sop_instance_uids.isdisjoint(here)
+
+
+@dataclass(frozen=True)
 class Receiving:
-    """A series that still takes instances, as completeness looks at it; `facts` of the instances in the spool."""
+    """A series that still takes instances; while this is the same, so is all that completeness looks at."""
 
     series_uid: str
     revision: int
     calling_ae: str
     first_received_at: datetime
     last_received_at: datetime
-    facts: tuple[dict[str, Any], ...]
+    instances: int  # in the spool
 
 
 @dataclass(frozen=True)
@@ -73,6 +100,23 @@ class Forwarding:
     destination: str
     ae_title: str  # its own
     only_from: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Forwarded:
+    """How far the images of a series are on their way to one destination."""
+
+    destination: str
+    sent: int
+    waiting: int
+    dead: int  # those that nobody tries again until a person says so
+    last_sent_at: datetime | None
+    error: str | None  # the latest, of what is not sent
+
+    @property
+    def images(self) -> int:
+        """How many it gets in all."""
+        return self.sent + self.waiting + self.dead
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from sqlalchemy import Select, and_, exists, or_, select, update
+from sqlalchemy import Select, and_, exists, func, or_, select, update
 
 from qcnode import config
 from qcnode.errors import ConfigError, PermanentError
@@ -19,6 +19,7 @@ from qcnode.ledger.database import Database, connect, record
 from qcnode.ledger.deliveries import IMAGES, Deliveries, forward, revive
 from qcnode.ledger.models import AssessmentRow, Delivery, DocumentRow, Instance, Series
 from qcnode.ledger.moves import give_up, held, move
+from qcnode.ledger.performed import PerformedSteps
 from qcnode.ledger.records import Claim, Forwarding, NewDocument, Received, Receiving
 from qcnode.states import LONGEST_PAUSE, DeliveryState, State
 from qcnode.verdict import Assessment
@@ -38,6 +39,7 @@ class Store:
         self._database = Database(connect(url))
         self.deliveries = Deliveries(self._database)
         self.overview = overview.Overview(self._database)
+        self.performed = PerformedSteps(self._database)
 
     @classmethod
     def open(cls, state: config.StateFolder) -> Store:
@@ -81,7 +83,7 @@ class Store:
         by_series: dict[str, list[Received]] = {}
         for received in batch:
             by_series.setdefault(received.series_uid, []).append(received)
-        with self._database.writing() as session:
+        with self._database.writing(patient=True) as session:
             return {uid for uid, group in sorted(by_series.items()) if record_arrivals(session, uid, group)}
 
     def known_instances(self) -> set[tuple[str, str]]:
@@ -93,34 +95,45 @@ class Store:
             return {(row.series_uid, row.sop_instance_uid) for row in rows}
 
     def receiving(self) -> list[Receiving]:
-        """The series that still take instances, with their instances' facts."""
+        """The series that still take instances, the one that began first before the others."""
+        of_series = (Instance.series_uid == Series.series_instance_uid, Instance.removed_at.is_(None))
+        columns = (Series.series_instance_uid, Series.revision, Series.calling_ae)
+        times = (Series.first_received_at, Series.last_received_at)
+        instances = select(func.count()).where(*of_series).correlate(Series).scalar_subquery()
+        still = select(*columns, *times, instances).where(Series.state == State.RECEIVING)
         with self._database.reading() as session:
-            rows = session.execute(
-                select(Series, Instance.facts)
-                .join(Instance, Instance.series_uid == Series.series_instance_uid)
-                .where(Series.state == State.RECEIVING, Instance.removed_at.is_(None))
-                .order_by(Series.first_received_at, Instance.sop_instance_uid)
-            )
-            facts: dict[str, list[dict[str, Any]]] = {}
-            series: dict[str, Series] = {}
-            for one, fact in rows:
-                series[one.series_instance_uid] = one
-                facts.setdefault(one.series_instance_uid, []).append(fact)
-        return [
-            Receiving(uid, s.revision, s.calling_ae, s.first_received_at, s.last_received_at, tuple(facts[uid]))
-            for uid, s in series.items()
-        ]
+            rows = session.execute(still.order_by(Series.first_received_at, Series.series_instance_uid))
+            return [Receiving(*row) for row in rows if row[-1]]
+
+    def facts(self, series_uid: str) -> list[dict[str, Any]]:
+        """What completeness needs of the headers of a series' instances in the spool."""
+        of_series = select(Instance.facts).where(Instance.series_uid == series_uid, Instance.removed_at.is_(None))
+        with self._database.reading() as session:
+            return list(session.scalars(of_series.order_by(Instance.sop_instance_uid)))
 
     def mark_ready(
-        self, series_uid: str, revision: int, why: str, now: datetime, forwardings: Sequence[Forwarding] = ()
+        self,
+        series_uid: str,
+        revision: int,
+        why: str,
+        now: datetime,
+        forwardings: Sequence[Forwarding] = (),
+        *,
+        excluded: str | None = None,
     ) -> bool:
-        """RECEIVING → READY, and its images on their way; False when the series moved on in the meantime."""
+        """RECEIVING → READY, and its images on their way; False when the series moved on in the meantime.
+
+        excluded: why it is not for assessment, where that is known already; it is then EXCLUDED instead.
+        """
         with self._database.writing() as session:
             series = session.get(Series, series_uid, with_for_update=True)
             if series is None or (series.state, series.revision) != (State.RECEIVING, revision):
                 return False
-            series.complete_why = why
-            move(session, series, State.READY, now, why=why)
+            series.complete_why, series.reason = why, excluded
+            if excluded is None:
+                move(session, series, State.READY, now, why=why)
+            else:
+                move(session, series, State.EXCLUDED, now, reason=excluded)
             forward(session, series_uid, forwardings, now)
             return True
 
@@ -147,9 +160,6 @@ class Store:
             series.attempts += 1
             move(session, series, State.ASSESSING, now, attempts=series.attempts)
             uid = series.series_instance_uid
-            in_spool = select(Instance.sop_instance_uid).where(
-                Instance.series_uid == uid, Instance.removed_at.is_(None)
-            )
             predecessor = (
                 select(DocumentRow.sop_instance_uid)
                 .join(AssessmentRow)
@@ -164,7 +174,7 @@ class Store:
                 study_uid=series.study_instance_uid,
                 calling_ae=series.calling_ae,
                 last_received_at=series.last_received_at,
-                sop_instance_uids=tuple(session.scalars(in_spool.order_by(Instance.sop_instance_uid))),
+                sop_instance_uids=tuple(session.scalars(_in_spool(uid))),
                 predecessor_uid=session.scalar(predecessor),
             )
 
@@ -250,25 +260,23 @@ class Store:
                 or_(Delivery.state == DeliveryState.PENDING, Delivery.sent_at > kept_since, not_taken),
             )
         )
+        # From what is in the spool to its series: the other way leads through all that ever were.
+        in_spool = select(Instance.series_uid).where(Instance.removed_at.is_(None)).distinct().subquery()
+        over = exists(
+            select(Series.series_instance_uid)
+            .where(Series.series_instance_uid == in_spool.c.series_uid, Series.state.in_(FINAL))
+            .where(Series.state_since <= kept_since, ~on_its_way)
+        )
         with self._database.reading() as session:
-            rows = session.execute(
-                select(Instance.series_uid, Instance.sop_instance_uid)
-                .join(Series)
-                .where(Instance.removed_at.is_(None), Series.state.in_(FINAL))
-                .where(Series.state_since <= kept_since, ~on_its_way)
-                .order_by(Instance.series_uid, Instance.sop_instance_uid)
-            )
-            by_series: dict[str, list[str]] = {}
-            for row in rows:
-                by_series.setdefault(row.series_uid, []).append(row.sop_instance_uid)
-        return [(uid, tuple(sops)) for uid, sops in by_series.items()]
+            found = session.scalars(select(in_spool.c.series_uid).where(over).order_by(in_spool.c.series_uid)).all()
+            return [(uid, tuple(session.scalars(_in_spool(uid)))) for uid in found]
 
     def mark_removed(self, series_uid: str, sop_instance_uids: Sequence[str], now: datetime) -> bool:
         """Note that the spool is about to lose these instances; False when a late one reached the series: keep them.
 
         Before the files go: should the node stop in between, it adopts them at start and removes them later.
         """
-        with self._database.writing() as session:
+        with self._database.writing(patient=True) as session:
             series = session.get(Series, series_uid, with_for_update=True)
             if series is None or series.state not in FINAL:
                 return False
@@ -279,6 +287,12 @@ class Store:
             )
             record(session, "removed", series_uid, {"instances": len(sop_instance_uids)}, now)
             return True
+
+
+def _in_spool(series_uid: str) -> Select[str]:
+    """The SOP Instance UIDs of a series' instances that retention has not taken, in order."""
+    of_series = select(Instance.sop_instance_uid).where(Instance.series_uid == series_uid)
+    return of_series.where(Instance.removed_at.is_(None)).order_by(Instance.sop_instance_uid)
 
 
 def next_ready(now: datetime) -> Select[Series]:

@@ -63,8 +63,8 @@ def create_app(store: Store, folder: Path) -> FastAPI:
 
     @app.get("/series/{uid}", response_class=HTMLResponse)
     def series(uid: UID) -> HTMLResponse:
-        """One series: its verdict page, its grades, its documents, its events."""
-        return page("series.html", series=series_or_404(uid))
+        """One series: its verdict page, its grades, where its documents and its images went, its events."""
+        return page("series.html", series=series_or_404(uid), forwarded=store.overview.forwarded(uid))
 
     @app.get("/series/{uid}/verdict.png")
     def picture(uid: UID) -> Response:

@@ -52,7 +52,9 @@ def send_until_cut_off(port: int, instances: Sequence[Dataset], acknowledged: li
                 answer = association.send_c_store(instance)
             except RuntimeError:  # the association ended since we looked
                 return
-            if "Status" in answer and answer.Status == 0x0000:
+            if "Status" not in answer:  # cut off: another request would wait for an answer until it times out
+                return
+            if answer.Status == 0x0000:
                 acknowledged.append(instance)
         association.release()
 

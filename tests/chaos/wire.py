@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
 from pynetdicom import AE, ALL_TRANSFER_SYNTAXES, AllStoragePresentationContexts, evt
-from pynetdicom.sop_class import Verification
+from pynetdicom.sop_class import ModalityPerformedProcedureStep, Verification
 
 ASSOCIATE_AC, P_DATA_TF = 0x02, 0x04
 
@@ -19,7 +19,13 @@ def recorded(send: Callable[[int], object]) -> list[bytes]:
     for context in AllStoragePresentationContexts:
         entity.add_supported_context(context.abstract_syntax, ALL_TRANSFER_SYNTAXES)
     entity.add_supported_context(Verification)
-    server = entity.start_server(("127.0.0.1", 0), block=False, evt_handlers=[(evt.EVT_C_STORE, lambda event: 0x0000)])
+    entity.add_supported_context(ModalityPerformedProcedureStep)
+    handlers: list[evt.EventHandlerType] = [
+        (evt.EVT_C_STORE, lambda event: 0x0000),
+        (evt.EVT_N_CREATE, lambda event: (0x0000, None)),
+        (evt.EVT_N_SET, lambda event: (0x0000, None)),
+    ]
+    server = entity.start_server(("127.0.0.1", 0), block=False, evt_handlers=handlers)
     assert server is not None  # block=False returns it
     stream = bytearray()
     with socket.create_server(("127.0.0.1", 0)) as relay:

@@ -22,7 +22,7 @@ from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
-sys.path += [str(Path(__file__).parents[1] / folder) for folder in ("chaos", "acceptance")]
+sys.path += [str(Path(__file__).parents[1] / folder) for folder in ("", "chaos", "acceptance")]
 
 import instances
 import pdus

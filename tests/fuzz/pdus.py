@@ -13,6 +13,7 @@ from functools import cache
 
 from instances import series
 from mutation import ELEMENTS, GENERAL, mutated
+from performed_steps import perform
 from pydicom import dcmread
 from pydicom.filebase import DicomBytesIO
 from pynetdicom import AE
@@ -35,8 +36,12 @@ class Answered:
 
 @cache
 def streams() -> tuple[tuple[bytes, ...], ...]:
-    """The PDUs of real associations: an echo, some slices, an enhanced object, a compressed one."""
-    return (tuple(recorded(_echo)), *(tuple(recorded(lambda port, s=s: _store(port, s))) for s in _sent()))
+    """The PDUs of real associations: an echo, a procedure step, slices, an enhanced object, a compressed one."""
+    return (
+        tuple(recorded(_echo)),
+        tuple(recorded(_perform)),
+        *(tuple(recorded(lambda port, s=s: _store(port, s))) for s in _sent()),
+    )
 
 
 def damaged(generator: random.Random) -> tuple[bytes, ...]:
@@ -121,6 +126,10 @@ def _echo(port: int) -> None:
     association = entity.associate("127.0.0.1", port)
     association.send_c_echo()
     association.release()
+
+
+def _perform(port: int) -> None:
+    perform(port, {"1.2.3": ["1.2.3.1", "1.2.3.2"]})
 
 
 def _store(port: int, instances: Sequence[bytes]) -> None:
