@@ -149,15 +149,11 @@ def test_a_temperature_changes_how_sure_and_a_bias_which(temperature: float) -> 
     assert (probabilities(logits, Calibration(temperature, (99.0, 0.0, 0.0))).argmax(axis=1) == 0).all()
 
 
-NO_BETTER_THAN_CHANCE = {Artifact.DISTORTION}  # so the model card says; to be emptied by the next weights
-
-
-def test_the_shipped_weights_beat_the_commonest_severity_where_the_card_says_so() -> None:
+def test_every_shipped_member_beats_the_commonest_severity_on_unseen_subjects() -> None:
     manifest = read_manifest(shipped_folder())
     for entry in manifest.members:
         assert entry.figures is not None
-        better = entry.figures.macro_f1.low > entry.figures.majority_macro_f1
-        assert better == (entry.artifact not in NO_BETTER_THAN_CHANCE), entry.artifact
+        assert entry.figures.macro_f1.low > entry.figures.majority_macro_f1, entry.artifact
     assert Ensemble.load(threads=1).id == manifest.id
 
 
