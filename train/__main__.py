@@ -7,6 +7,7 @@ import logging
 import sys
 from collections.abc import Callable
 from datetime import UTC, datetime
+from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -21,6 +22,15 @@ if TYPE_CHECKING:
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False, help=__doc__)
 SPLIT = "split.json"
+
+
+class Simulation(StrEnum):
+    """A way of making scans with known artifacts."""
+
+    CONTRACT = "contract"  # physically, from brains; every label measured (docs/severity.md)
+    PAPER = "paper"  # TorchIO's transforms on rated scans, as Sundaresan and BRIQA
+
+
 Data = Annotated[Path, typer.Option(help="A folder in the LISA layout: images and labels.csv.")]
 Cache = Annotated[Path | None, typer.Option(help="Where network inputs are kept; default DATA/.inputs.")]
 
@@ -33,15 +43,27 @@ def main_options(debug: Annotated[bool, typer.Option(help="Show the traceback of
 
 @app.command()
 def simulate(
-    brains: Annotated[Path, typer.Argument(help="The folder of source brains.")],
+    source: Annotated[Path, typer.Argument(help="contract: the folder of source brains; paper: rated scans.")],
     out: Annotated[Path, typer.Argument(help="The LISA-layout folder to write.")],
-    count: Annotated[int, typer.Option(help="Scans to write.")] = 2000,
+    preset: Annotated[
+        Simulation, typer.Option(help="contract: scans from brains; paper: copies of rated scans, with artifacts.")
+    ] = Simulation.CONTRACT,
+    count: Annotated[int | None, typer.Option(help="contract: scans to write; default 2000.")] = None,
+    copies: Annotated[int | None, typer.Option(help="paper: copies of each scan; default 1.")] = None,
     seed: int = 1,
 ) -> None:
-    """Make scans with known artifacts from brains without."""
+    """Make scans with known artifacts: from brains without, or from a site's own rated scans."""
+    from train.copies import simulate_copies
     from train.simulate import simulate_corpus
 
-    simulate_corpus(brains, out, count=count, seed=seed)
+    if preset is Simulation.PAPER:
+        if count is not None:
+            raise ConfigError("--count goes with --preset contract; --preset paper makes --copies of each scan.")
+        typer.echo(simulate_copies(source, out, seed=seed, copies=1 if copies is None else copies))
+    elif copies is not None:
+        raise ConfigError("--copies goes with --preset paper; --preset contract writes --count scans.")
+    else:
+        simulate_corpus(source, out, count=2000 if count is None else count, seed=seed)
 
 
 @app.command()
@@ -158,7 +180,7 @@ def export(
         contrasts=contrast or ["T2w"],
         created=datetime.now(UTC).replace(microsecond=0),
     )
-    validation = _inputs(data, cache, _read_split(runs), [VALIDATION])
+    validation = _inputs(data, cache, _read_split(runs), [VALIDATION], copies=False)
     manifest = calibrated(manifest, Ensemble.load(out), validation, out)
     found = {a: figures(its) for a, its in graded(Ensemble.load(out), _test_inputs(data, cache, runs)).items()}
     add_figures(manifest, found, out)
@@ -170,7 +192,7 @@ def _test_inputs(data: Path, cache: Path | None, runs: Path | None) -> Inputs:
 
     if runs is None:
         return _inputs(data, cache, None, [])
-    found = _inputs(data, cache, _read_split(runs), [TEST])
+    found = _inputs(data, cache, _read_split(runs), [TEST], copies=False)
     if not found.scans:
         raise ConfigError(
             f"No scan in {data} is of a test subject of {runs}; name the data that the run was made from."
@@ -178,11 +200,14 @@ def _test_inputs(data: Path, cache: Path | None, runs: Path | None) -> Inputs:
     return found
 
 
-def _inputs(data: Path, cache: Path | None, part_of: dict[str, str] | None, parts: list[str]) -> Inputs:
+def _inputs(
+    data: Path, cache: Path | None, part_of: dict[str, str] | None, parts: list[str], *, copies: bool = True
+) -> Inputs:
     """The network inputs of the subjects in these parts (of everybody where there is no split)."""
     from train.dataset import cached_input, inputs, read_scans
 
     scans = [scan for scan in read_scans(data) if part_of is None or part_of.get(scan.subject) in parts]
+    scans = [scan for scan in scans if copies or not scan.is_copy]
     folder = cache or data / ".inputs"
     return inputs(scans, [cached_input(scan, folder) for scan in progress(scans, "read")])
 

@@ -31,6 +31,11 @@ class Scan:
     plane: Plane
     labels: tuple[int, ...]
 
+    @property
+    def is_copy(self) -> bool:
+        """Whether artifacts were drawn onto another scan to make it: it is trained on, and never measured on."""
+        return "_copy-" in self.path.name
+
 
 def read_scans(folder: Path) -> list[Scan]:
     """The scans that the folder's labels.csv lists; raises ConfigError that names the row and what to do."""
@@ -102,10 +107,10 @@ class Inputs:
     labels: NDArray[np.int64]
     planes: NDArray[np.int64]
 
-    def of(self, subjects: Iterable[str]) -> Inputs:
-        """Only the scans of these subjects."""
+    def of(self, subjects: Iterable[str], *, copies: bool = True) -> Inputs:
+        """Only the scans of these subjects. copies: those that were made from other scans among them."""
         wanted = set(subjects)
-        keep = [index for index, scan in enumerate(self.scans) if scan.subject in wanted]
+        keep = [i for i, scan in enumerate(self.scans) if scan.subject in wanted and (copies or not scan.is_copy)]
         images = [self.images[index] for index in keep]
         return Inputs([self.scans[index] for index in keep], images, self.labels[keep], self.planes[keep])
 

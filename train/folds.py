@@ -38,6 +38,7 @@ def folds(scans: Sequence[Scan], count: int, seed: int) -> dict[str, int]:
     Stratified by all artifacts at once: to the splitter each scan is seven samples, one an artifact, whose class is the
     artifact and its severity. Raises ConfigError for fewer folds than three, or fewer subjects than folds.
     """
+    scans = [scan for scan in scans if not scan.is_copy]
     subjects = [scan.subject for scan in scans]
     if not 3 <= count <= len(set(subjects)):
         raise ConfigError(f"--folds {count} does not fit {len(set(subjects))} patients; choose from 3 to their number.")
@@ -91,7 +92,7 @@ def cross_validated(
             log.info("fold_started repeat=%d/%d fold=%d/%d", repeat, repeats, fold + 1, count)
             run, part_of = out / f"repeat-{repeat}" / f"fold-{fold + 1}", parts(fold_of, fold)
             fit_run(its, artifacts, scans, part_of, run, init=init)
-            test = scans.of(subjects_of(part_of, TEST))
+            test = scans.of(subjects_of(part_of, TEST), copies=False)
             others = scans.of(part_of.keys() - subjects_of(part_of, TEST))
             members = {artifact: _tested(its.of(artifact), artifact, scans, part_of, run) for artifact in artifacts}
             _save(members, test, run)
@@ -107,7 +108,7 @@ def _tested(config: FitConfig, artifact: Artifact, scans: Inputs, part_of: Mappi
     member = new_member(config)
     member.load_state_dict(load_file(run / f"{artifact}.safetensors"))
     member = channels_last(member.to(device()))
-    validation, test = (scans.of(subjects_of(part_of, part)) for part in (VALIDATION, TEST))
+    validation, test = (scans.of(subjects_of(part_of, part), copies=False) for part in (VALIDATION, TEST))
     index = list(Artifact).index(artifact)
     seen, unseen = (
         severity_logits(member, lambda images: member(images).severity, data, bf16=False) for data in (validation, test)
