@@ -15,6 +15,7 @@ import typer
 
 from qcnode.artifacts import Artifact
 from qcnode.errors import ConfigError, QcnodeError
+from qcnode.imaging.preprocess import PREPROCESSING
 from train.progress import progress
 
 if TYPE_CHECKING:
@@ -99,9 +100,10 @@ def fit(
     from train.counts import counts_table, refuse_absent
     from train.dataset import read_scans, subject_kinds
     from train.folds import cross_validated
+    from train.forest import forest_graded, measured
     from train.report import figures, record, table
     from train.run import fit_run
-    from train.split import TRAIN, VALIDATION, split_subjects
+    from train.split import TRAIN, VALIDATION, split_subjects, subjects_of
 
     overrides = {"encoder": encoder, "width": width, "loss": loss, "epochs": epochs, "batching": batching}
     settings = read_config(config, **overrides, reweight=reweight, seed=seed)
@@ -113,14 +115,25 @@ def fit(
         typer.echo(counts_table(scans, part_of))
         refuse_absent(scans, part_of, artifacts)
         (out / SPLIT).write_text(json.dumps(part_of, indent=1, sort_keys=True) + "\n")
-        everything = _inputs(data, cache, part_of, [TRAIN, VALIDATION])
+        everything = _inputs(data, cache, part_of, [TRAIN, VALIDATION], settings.preprocessing)
+        if settings.model == "forest":
+            training, validation = (
+                everything.of(subjects_of(part_of, TRAIN)),
+                everything.of(subjects_of(part_of, VALIDATION), copies=False),
+            )
+            found = forest_graded(measured(everything), artifacts, training, validation, settings.seed)
+            typer.echo(f"\nvalidation\n\n{table({a: figures(its) for a, its in found.items()})}")
+            return
         fit_run(settings, artifacts, everything, part_of, out, earlier=start, init=init)
     elif start:
         raise ConfigError("--folds makes splits of its own and --start keeps a run's; leave one of them out.")
     else:
         typer.echo(counts_table(scans, {}))
-        everything = _inputs(data, cache, None, [])
-        results = cross_validated(settings, artifacts, everything, out, count=folds, repeats=repeats, init=init)
+        everything = _inputs(data, cache, None, [], settings.preprocessing)
+        plain = _inputs(data, cache, None, [])
+        results = cross_validated(
+            settings, artifacts, everything, out, count=folds, repeats=repeats, plain=plain, init=init
+        )
         report = {name: record(found) for name, found in results._asdict().items()}
         (out / "report.json").write_text(json.dumps(report, indent=2) + "\n")
         for name, found in results._asdict().items():
@@ -147,12 +160,13 @@ def evaluate(
 
     if forest and (weights or not runs):
         raise ConfigError("--forest learns from the training subjects of a run: name it with --runs, and no --weights.")
-    test = _test_inputs(data, cache, runs)
     if forest and runs:
+        test = _test_inputs(data, cache, runs, PREPROCESSING)
         training = _inputs(data, cache, _read_split(runs), [TRAIN, VALIDATION])
         found = forest_graded(measured(training) | measured(test), list(Artifact), training, test, seed=1)
     else:
-        found = graded(Ensemble.load(weights), test)
+        ensemble = Ensemble.load(weights)
+        found = graded(ensemble, _test_inputs(data, cache, runs, ensemble.preprocessing))
     typer.echo(json.dumps(record(found), indent=2) if as_json else table({a: figures(g) for a, g in found.items()}))
 
 
@@ -180,19 +194,20 @@ def export(
         contrasts=contrast or ["T2w"],
         created=datetime.now(UTC).replace(microsecond=0),
     )
-    validation = _inputs(data, cache, _read_split(runs), [VALIDATION], copies=False)
+    validation = _inputs(data, cache, _read_split(runs), [VALIDATION], manifest.preprocessing, copies=False)
     manifest = calibrated(manifest, Ensemble.load(out), validation, out)
-    found = {a: figures(its) for a, its in graded(Ensemble.load(out), _test_inputs(data, cache, runs)).items()}
+    test = _test_inputs(data, cache, runs, manifest.preprocessing)
+    found = {a: figures(its) for a, its in graded(Ensemble.load(out), test).items()}
     add_figures(manifest, found, out)
     typer.echo(table(found))
 
 
-def _test_inputs(data: Path, cache: Path | None, runs: Path | None) -> Inputs:
+def _test_inputs(data: Path, cache: Path | None, runs: Path | None, preprocessing: str) -> Inputs:
     from train.split import TEST
 
     if runs is None:
-        return _inputs(data, cache, None, [])
-    found = _inputs(data, cache, _read_split(runs), [TEST], copies=False)
+        return _inputs(data, cache, None, [], preprocessing)
+    found = _inputs(data, cache, _read_split(runs), [TEST], preprocessing, copies=False)
     if not found.scans:
         raise ConfigError(
             f"No scan in {data} is of a test subject of {runs}; name the data that the run was made from."
@@ -201,7 +216,13 @@ def _test_inputs(data: Path, cache: Path | None, runs: Path | None) -> Inputs:
 
 
 def _inputs(
-    data: Path, cache: Path | None, part_of: dict[str, str] | None, parts: list[str], *, copies: bool = True
+    data: Path,
+    cache: Path | None,
+    part_of: dict[str, str] | None,
+    parts: list[str],
+    preprocessing: str = PREPROCESSING,
+    *,
+    copies: bool = True,
 ) -> Inputs:
     """The network inputs of the subjects in these parts (of everybody where there is no split)."""
     from train.dataset import cached_input, inputs, read_scans
@@ -209,7 +230,7 @@ def _inputs(
     scans = [scan for scan in read_scans(data) if part_of is None or part_of.get(scan.subject) in parts]
     scans = [scan for scan in scans if copies or not scan.is_copy]
     folder = cache or data / ".inputs"
-    return inputs(scans, [cached_input(scan, folder) for scan in progress(scans, "read")])
+    return inputs(scans, [cached_input(scan, folder, preprocessing) for scan in progress(scans, "read")])
 
 
 def _read_split(runs: Path) -> dict[str, str]:

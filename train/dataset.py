@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from qcnode.artifacts import Artifact, Plane, Severity
 from qcnode.errors import ConfigError, QcnodeError
-from qcnode.imaging.preprocess import INPUT_SHAPE, PREPROCESSING, network_input
+from qcnode.imaging.preprocess import INPUT_SHAPES, PREPROCESSING, network_input
 from qcnode.imaging.volume import volume_from_nifti
 
 LABELS = "labels.csv"
@@ -79,13 +79,13 @@ def subject_kinds(folder: Path, scans: Iterable[Scan]) -> dict[str, str]:
     return kinds
 
 
-def cached_input(scan: Scan, cache: Path) -> NDArray[np.float16]:
+def cached_input(scan: Scan, cache: Path, preprocessing: str = PREPROCESSING) -> NDArray[np.float16]:
     """The scan's network input, mapped from the cache; made first where it is not there, or older than the image."""
-    path = cache / PREPROCESSING / f"{scan.path.name.split('.')[0]}.npy"
+    path = cache / preprocessing / f"{scan.path.name.split('.')[0]}.npy"
     if not path.is_file() or path.stat().st_mtime < scan.path.stat().st_mtime:
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
-            array = network_input(volume_from_nifti(scan.path)).astype(np.float16)
+            array = network_input(volume_from_nifti(scan.path), preprocessing).astype(np.float16)
         except QcnodeError as error:
             raise ConfigError(f"{scan.path} cannot be used: {error}") from error
         partial = path.with_suffix(f".{os.getpid()}")  # another run may make the same one
@@ -93,7 +93,7 @@ def cached_input(scan: Scan, cache: Path) -> NDArray[np.float16]:
             np.save(file, array)
         partial.replace(path)
     mapped: NDArray[np.float16] = np.load(path, mmap_mode="r")
-    if mapped.shape != INPUT_SHAPE:
+    if mapped.shape != INPUT_SHAPES[preprocessing]:
         raise ConfigError(f"{path} is not a network input; delete the folder {cache}.")
     return mapped
 
