@@ -43,17 +43,17 @@ def test_briqa_is_the_papers_choice_and_its_two_readings_differ_in_distortion_al
 
 
 @pytest.mark.parametrize(
-    ("key", "value", "words"),
+    ("values", "words"),
     [
-        ("preprocessing", "cube-9", "choose from grid-1, cube-1"),
-        ("preprocessing", "cube-1", 'variation is "half-turn" or "none"'),
-        ("variation", "none", "compact-resnet takes logarithms"),
-        ("members", {"Noise": {"preprocessing": "cube-1"}}, "the same for all members"),
+        ({"preprocessing": "cube-9"}, "choose from grid-1, cube-1"),
+        ({"preprocessing": "cube-1"}, 'variation is "half-turn" or "none"'),
+        ({"preprocessing": "cube-1", "variation": "none"}, "compact-resnet takes logarithms"),
+        ({"members": {"Noise": {"preprocessing": "cube-1"}}}, "the same for all members"),
     ],
 )
-def test_inputs_that_do_not_go_together_are_refused(key: str, value: object, words: str) -> None:
+def test_inputs_that_do_not_go_together_are_refused(values: dict[str, object], words: str) -> None:
     with pytest.raises(ConfigError, match=words):
-        read_config(None, **{"preprocessing": "cube-1", key: value})
+        read_config(None, **values)
 
 
 def test_an_unknown_preset_is_named() -> None:

@@ -16,6 +16,7 @@ import typer
 from qcnode.artifacts import Artifact
 from qcnode.errors import ConfigError, QcnodeError
 from qcnode.imaging.preprocess import PREPROCESSING
+from train.comparisons import Scale
 from train.progress import progress
 
 if TYPE_CHECKING:
@@ -200,6 +201,31 @@ def export(
     found = {a: figures(its) for a, its in graded(Ensemble.load(out), test).items()}
     add_figures(manifest, found, out)
     typer.echo(table(found))
+
+
+@app.command()
+def tables(
+    data: Data,
+    out: Annotated[Path, typer.Option(help="The folder of runs, tables, figures and report.md.")],
+    scale: Annotated[Scale, typer.Option(help="small: hours on two cores; paper: days on a GPU.")] = Scale.SMALL,
+    artifact: Annotated[list[Artifact] | None, typer.Option(help="Only these.")] = None,
+    folds: Annotated[int, typer.Option(help="Of the cross-validation, by patient.")] = 3,
+    repeats: Annotated[int, typer.Option(help="Cross-validate so many times, each with other folds.")] = 1,
+    epochs: Annotated[int | None, typer.Option(help="Of every run; default the scale's own.")] = None,
+    workers: Annotated[int, typer.Option(help="Runs at a time on this machine, a thread each.")] = 2,
+    scheduler: Annotated[
+        str | None, typer.Option(help="A Dask cluster's scheduler, tcp://…, whose machines see the same folders.")
+    ] = None,
+    cache: Cache = None,
+) -> None:
+    """Compare encoders, configurations and baselines, as the paper does; what is finished is not run again."""
+    from train.jobs import Study
+    from train.study import compare
+
+    out.mkdir(parents=True, exist_ok=True)
+    study = Study(data.resolve(), (cache or data / ".inputs").resolve(), out.resolve(), folds, repeats)
+    report = compare(study, scale, artifact or list(Artifact), epochs=epochs, workers=workers, scheduler=scheduler)
+    typer.echo(report.read_text())
 
 
 def _test_inputs(data: Path, cache: Path | None, runs: Path | None, preprocessing: str) -> Inputs:

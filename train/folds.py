@@ -30,6 +30,7 @@ from train.shared import new_member
 from train.split import TEST, TRAIN, VALIDATION, subjects_of
 
 log = logging.getLogger(__name__)
+PREDICTIONS = "predictions.csv"
 
 
 def folds(scans: Sequence[Scan], count: int, seed: int) -> dict[str, int]:
@@ -105,8 +106,8 @@ def cross_validated(
             save_predictions(members, test, run)
             results.append(Results(members, forests))
     return Results(
-        {artifact: _together([each.members[artifact] for each in results]) for artifact in artifacts},
-        {artifact: _together([each.forests[artifact] for each in results]) for artifact in artifacts},
+        {artifact: together([each.members[artifact] for each in results]) for artifact in artifacts},
+        {artifact: together([each.forests[artifact] for each in results]) for artifact in artifacts},
     )
 
 
@@ -125,7 +126,8 @@ def tested(config: FitConfig, artifact: Artifact, scans: Inputs, part_of: Mappin
     return Graded(subjects, test.labels[:, index], probabilities(unseen, calibration))
 
 
-def _together(each: Sequence[Graded]) -> Graded:
+def together(each: Sequence[Graded]) -> Graded:
+    """What was said over several folds, as one."""
     return Graded(
         [subject for its in each for subject in its.subjects],
         np.concatenate([its.truth for its in each]),
@@ -135,9 +137,11 @@ def _together(each: Sequence[Graded]) -> Graded:
 
 def save_predictions(found: Mapping[Artifact, Graded], test: Inputs, run: Path) -> None:
     """Write what was said of every test scan beside the truth: run/predictions.csv."""
-    with (run / "predictions.csv").open("w", newline="") as file:
+    partial = run / f"{PREDICTIONS}.partial"
+    with partial.open("w", newline="") as file:
         table = csv.writer(file)
         table.writerow(["filename", "artifact", "truth", *(f"p{severity:d}" for severity in Severity)])
         for artifact, its in found.items():
             for scan, truth, p in zip(test.scans, its.truth, its.probabilities, strict=True):
                 table.writerow([scan.path.name, artifact, truth, *(f"{value:.6f}" for value in p)])
+    partial.replace(run / PREDICTIONS)
