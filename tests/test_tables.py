@@ -175,3 +175,31 @@ def test_figures_are_drawn(study: Study, row: Row, tmp_path: Path) -> None:
     paths = draw_figures(graded, Measure(graded[Artifact.NOISE].subjects), [], study, tmp_path)
     assert [path.name for path in paths] == ["confusion.svg", "reliability.svg", "f1.svg", "curves.svg"]
     assert all("<svg" in path.read_text() for path in paths)
+
+
+def test_a_study_whose_runs_are_done_becomes_a_report(
+    study: Study, row: Row, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("matplotlib")
+    from train.study import compare
+
+    base = row.but("baseline", plane_weight=0.0)
+    monkeypatch.setattr(comparisons, "briqa", lambda _: row)
+    monkeypatch.setattr(comparisons, "baseline", lambda _: base)
+    monkeypatch.setattr(comparisons, "encoders", lambda _: [row])
+    monkeypatch.setattr(comparisons, "configurations", lambda _: [base.but("plain"), row])
+    its, scans = Study(study.data, study.cache, tmp_path, 3, 1), read_scans(study.data)
+    everything = inputs(scans, [np.zeros((1, 1, 1), np.float16)] * len(scans))
+    for job in [job for each in (row, base) for job in jobs_of(each, its)]:
+        test = everything.of(subjects_of(its.parts(job.repeat, job.fold), TEST))
+        truth = test.labels[:, list(Artifact).index(job.artifact)]
+        folder = job.folder(its)
+        folder.mkdir(parents=True)
+        save_predictions({job.artifact: Graded([s.subject for s in test.scans], truth, np.eye(3)[truth])}, test, folder)
+        (folder / f"{job.artifact}.epochs.csv").write_text("epoch,macro_f1\n0,0.5\n")
+    report = compare(its, Scale.SMALL, list(row.configs), workers=1).read_text()
+    assert "| tiny | 1.000 | 1.000 | 1.000 (1.000 – 1.000) | 1.000 (1.000 – 1.000) |" in report
+    assert "+0.000 (+0.000 – +0.000)" in report
+    assert "always the commonest" in report
+    for name in ("encoders.csv", "configurations.csv", "chosen.csv", "figures/curves.svg", "metrics.npz"):
+        assert (tmp_path / name).is_file()
