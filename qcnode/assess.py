@@ -34,6 +34,10 @@ class Grader(Protocol):
     def contrasts(self) -> frozenset[str]:
         """The contrasts it was made for."""
 
+    @property
+    def preprocessing(self) -> str:
+        """How its network input is made, by name."""
+
     def grade(self, network_input: NDArray[np.float32]) -> dict[Artifact, Grade]:
         """The seven grades of one network input."""
 
@@ -90,7 +94,7 @@ def _assess(
         volume = build()
         check_assessable(volume, minimum_slices)
         lap("volume")
-        grades = ensemble.grade(network_input(volume))
+        grades = ensemble.grade(network_input(volume, ensemble.preprocessing))
         lap("grading")
     except Excluded as error:
         return Assessment(not_assessable(str(error)), series_uid, ensemble=ensemble.id, excluded=str(error))

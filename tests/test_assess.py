@@ -18,7 +18,7 @@ from qcnode.artifacts import Artifact, Plane, Severity
 from qcnode.assess import assess, assess_volume
 from qcnode.config import Eligibility
 from qcnode.imaging import phantom
-from qcnode.imaging.preprocess import INPUT_SHAPE
+from qcnode.imaging.preprocess import INPUT_SHAPE, PREPROCESSING
 from qcnode.imaging.swoop import classic_series, swoop_series, to_bytes
 from qcnode.imaging.volume import Volume
 from qcnode.verdict import DEFAULT_POLICY, Assessment, Condition, Decision, Grade, Rule
@@ -29,6 +29,7 @@ class StandIn:
 
     id = "stand-in"
     contrasts = frozenset({"T2w"})
+    preprocessing = PREPROCESSING
 
     def __init__(self, **severities: Severity) -> None:
         self.severities = severities

@@ -4,22 +4,26 @@ from __future__ import annotations
 
 import json
 import shutil
+from datetime import UTC, datetime
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from lisa_folder import write_lisa_folder
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
 from qcnode.artifacts import Artifact
+from qcnode.assess import assess_volume
 from qcnode.ensemble.model import Member, Output
 from qcnode.ensemble.runtime import Ensemble
 from qcnode.ensemble.weights import read_manifest
 from qcnode.imaging.preprocess import INPUT_SHAPE
+from qcnode.imaging.volume import volume_from_nifti
 from train import loop
 from train.__main__ import main
 from train.config import FitConfig
+from train.export import write_weights
 from train.shared import Shared, new_member
 
 TINY = ["--width", "2", "--epochs", "1"]
@@ -237,6 +241,34 @@ def test_every_patient_is_tested_once_a_repeat_and_the_figures_are_pooled(
         rows = [p.read_text().splitlines()[1:] for p in tmp_path.glob(f"repeat-{repeat}/fold-*/predictions.csv")]
         assert len(rows) == 3
         assert len({line.split(",")[0] for lines in rows for line in lines}) == 24
+
+
+def test_members_of_cubes_are_graded_on_cubes(data: Path, tmp_path: Path) -> None:
+    config = FitConfig(encoder="densenet169", width=2, preprocessing="cube-1", variation="half-turn")
+    for artifact in Artifact:
+        save_file(new_member(config).state_dict(), tmp_path / f"{artifact}.safetensors")
+        record = {"artifact": artifact, "encoder": config.encoder, "width": 2, "ordinal": False, "commit": "unknown"}
+        (tmp_path / f"{artifact}.json").write_text(json.dumps(record | {"training": config.model_dump(mode="json")}))
+    out, now = tmp_path / "weights", datetime(2026, 1, 1, tzinfo=UTC)
+    write_weights(tmp_path, out, name="cubes", severity_definition="raters", contrasts=["T2w"], created=now)
+    ensemble = Ensemble.load(out)
+    assert ensemble.preprocessing == "cube-1"
+    with pytest.raises(ValueError, match="shape"):
+        ensemble.grade(np.zeros(INPUT_SHAPE, np.float32))
+    assessment = assess_volume(volume_from_nifti(next(data.glob("*.nii.gz"))), ensemble)
+    assert set(assessment.grades) == set(Artifact)
+
+
+def test_a_forest_is_fitted_and_cross_validated_by_the_same_command(
+    data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    command = ["fit", "--data", str(data), "--out", str(tmp_path), "--config", "fetmrqc", "--artifact", "Noise"]
+    assert main(command) == 0
+    assert "| Noise | **" in capsys.readouterr().out
+    assert main([*command, "--folds", "3"]) == 0
+    report = json.loads((tmp_path / "report.json").read_text())
+    assert report["members"] == report["forests"]
+    assert report["members"]["Noise"]["macro_f1"]["value"] > 0.8  # the folder's severities are its noise
 
 
 @pytest.mark.parametrize(

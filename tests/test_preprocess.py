@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from qcnode.artifacts import Plane
 from qcnode.errors import NotAssessable
-from qcnode.imaging.preprocess import INPUT_SHAPE, INTENSITY_RANGE, network_input
+from qcnode.imaging.preprocess import CUBE, INPUT_SHAPE, INPUT_SHAPES, INTENSITY_RANGE, network_input
 from qcnode.imaging.volume import Volume
 
 # Columns are the RAS directions of slice, row and column as the network sees each plane.
@@ -127,3 +127,25 @@ def test_voxels_that_are_not_numbers_are_not_assessable() -> None:
     broken[3, 4, 5] = np.nan
     with pytest.raises(NotAssessable, match="not numbers"):
         network_input(Volume(broken, volume.affine))
+
+
+@pytest.mark.parametrize("plane", list(Plane))
+def test_the_cube_is_z_scored_and_does_not_depend_on_storage_or_scale(plane: Plane) -> None:
+    volume = head(plane)
+    cube = network_input(volume, CUBE)
+    assert cube.shape == INPUT_SHAPES[CUBE]
+    assert cube.mean() == pytest.approx(0, abs=1e-4)
+    assert cube.std() == pytest.approx(1, abs=1e-4)
+    stored = stored_otherwise(volume, (0, 2), transpose=True)
+    np.testing.assert_allclose(network_input(stored, CUBE), cube, atol=1e-5)
+    scaled = Volume(volume.array * np.float32(37), volume.affine)
+    np.testing.assert_allclose(network_input(scaled, CUBE), cube, atol=1e-3)
+
+
+def test_the_cube_holds_the_whole_field_of_view() -> None:
+    volume = head()
+    marked = volume.array.copy()
+    marked[0, 0, 0] = marked[-1, -1, -1] = 10_000
+    cube = network_input(Volume(marked, volume.affine), CUBE)
+    corners = cube[[0, -1]][:, [0, -1]][:, :, [0, -1]]
+    assert (corners > 20).sum() == 2

@@ -38,7 +38,22 @@ def test_briqa_is_the_papers_choice_and_its_two_readings_differ_in_distortion_al
     for its in text.values():
         assert (its.learning_rate, its.schedule, its.epochs, its.blocks) == (1e-5, "cosine", 150, 1)
         assert its.reweight
+        assert (its.preprocessing, its.variation) == ("cube-1", "none")
         assert its.batching == "rotating"
+
+
+@pytest.mark.parametrize(
+    ("values", "words"),
+    [
+        ({"preprocessing": "cube-9"}, "choose from grid-1, cube-1"),
+        ({"preprocessing": "cube-1"}, 'variation is "half-turn" or "none"'),
+        ({"preprocessing": "cube-1", "variation": "none"}, "compact-resnet takes logarithms"),
+        ({"members": {"Noise": {"preprocessing": "cube-1"}}}, "the same for all members"),
+    ],
+)
+def test_inputs_that_do_not_go_together_are_refused(values: dict[str, object], words: str) -> None:
+    with pytest.raises(ConfigError, match=words):
+        read_config(None, **values)
 
 
 def test_an_unknown_preset_is_named() -> None:

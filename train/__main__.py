@@ -7,6 +7,7 @@ import logging
 import sys
 from collections.abc import Callable
 from datetime import UTC, datetime
+from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -14,6 +15,8 @@ import typer
 
 from qcnode.artifacts import Artifact
 from qcnode.errors import ConfigError, QcnodeError
+from qcnode.imaging.preprocess import PREPROCESSING
+from train.comparisons import Scale
 from train.progress import progress
 
 if TYPE_CHECKING:
@@ -21,6 +24,15 @@ if TYPE_CHECKING:
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False, help=__doc__)
 SPLIT = "split.json"
+
+
+class Simulation(StrEnum):
+    """A way of making scans with known artifacts."""
+
+    CONTRACT = "contract"  # physically, from brains; every label measured (docs/severity.md)
+    PAPER = "paper"  # TorchIO's transforms on rated scans, as Sundaresan and BRIQA
+
+
 Data = Annotated[Path, typer.Option(help="A folder in the LISA layout: images and labels.csv.")]
 Cache = Annotated[Path | None, typer.Option(help="Where network inputs are kept; default DATA/.inputs.")]
 
@@ -33,15 +45,27 @@ def main_options(debug: Annotated[bool, typer.Option(help="Show the traceback of
 
 @app.command()
 def simulate(
-    brains: Annotated[Path, typer.Argument(help="The folder of source brains.")],
+    source: Annotated[Path, typer.Argument(help="contract: the folder of source brains; paper: rated scans.")],
     out: Annotated[Path, typer.Argument(help="The LISA-layout folder to write.")],
-    count: Annotated[int, typer.Option(help="Scans to write.")] = 2000,
+    preset: Annotated[
+        Simulation, typer.Option(help="contract: scans from brains; paper: copies of rated scans, with artifacts.")
+    ] = Simulation.CONTRACT,
+    count: Annotated[int | None, typer.Option(help="contract: scans to write; default 2000.")] = None,
+    copies: Annotated[int | None, typer.Option(help="paper: copies of each scan; default 1.")] = None,
     seed: int = 1,
 ) -> None:
-    """Make scans with known artifacts from brains without."""
+    """Make scans with known artifacts: from brains without, or from a site's own rated scans."""
+    from train.copies import simulate_copies
     from train.simulate import simulate_corpus
 
-    simulate_corpus(brains, out, count=count, seed=seed)
+    if preset is Simulation.PAPER:
+        if count is not None:
+            raise ConfigError("--count goes with --preset contract; --preset paper makes --copies of each scan.")
+        typer.echo(simulate_copies(source, out, seed=seed, copies=1 if copies is None else copies))
+    elif copies is not None:
+        raise ConfigError("--copies goes with --preset paper; --preset contract writes --count scans.")
+    else:
+        simulate_corpus(source, out, count=2000 if count is None else count, seed=seed)
 
 
 @app.command()
@@ -77,9 +101,10 @@ def fit(
     from train.counts import counts_table, refuse_absent
     from train.dataset import read_scans, subject_kinds
     from train.folds import cross_validated
+    from train.forest import forest_graded, measured
     from train.report import figures, record, table
     from train.run import fit_run
-    from train.split import TRAIN, VALIDATION, split_subjects
+    from train.split import TRAIN, VALIDATION, split_subjects, subjects_of
 
     overrides = {"encoder": encoder, "width": width, "loss": loss, "epochs": epochs, "batching": batching}
     settings = read_config(config, **overrides, reweight=reweight, seed=seed)
@@ -91,14 +116,25 @@ def fit(
         typer.echo(counts_table(scans, part_of))
         refuse_absent(scans, part_of, artifacts)
         (out / SPLIT).write_text(json.dumps(part_of, indent=1, sort_keys=True) + "\n")
-        everything = _inputs(data, cache, part_of, [TRAIN, VALIDATION])
+        everything = _inputs(data, cache, part_of, [TRAIN, VALIDATION], settings.preprocessing)
+        if settings.model == "forest":
+            training, validation = (
+                everything.of(subjects_of(part_of, TRAIN)),
+                everything.of(subjects_of(part_of, VALIDATION), copies=False),
+            )
+            found = forest_graded(measured(everything), artifacts, training, validation, settings.seed)
+            typer.echo(f"\nvalidation\n\n{table({a: figures(its) for a, its in found.items()})}")
+            return
         fit_run(settings, artifacts, everything, part_of, out, earlier=start, init=init)
     elif start:
         raise ConfigError("--folds makes splits of its own and --start keeps a run's; leave one of them out.")
     else:
         typer.echo(counts_table(scans, {}))
-        everything = _inputs(data, cache, None, [])
-        results = cross_validated(settings, artifacts, everything, out, count=folds, repeats=repeats, init=init)
+        everything = _inputs(data, cache, None, [], settings.preprocessing)
+        plain = _inputs(data, cache, None, [])
+        results = cross_validated(
+            settings, artifacts, everything, out, count=folds, repeats=repeats, plain=plain, init=init
+        )
         report = {name: record(found) for name, found in results._asdict().items()}
         (out / "report.json").write_text(json.dumps(report, indent=2) + "\n")
         for name, found in results._asdict().items():
@@ -125,12 +161,13 @@ def evaluate(
 
     if forest and (weights or not runs):
         raise ConfigError("--forest learns from the training subjects of a run: name it with --runs, and no --weights.")
-    test = _test_inputs(data, cache, runs)
     if forest and runs:
+        test = _test_inputs(data, cache, runs, PREPROCESSING)
         training = _inputs(data, cache, _read_split(runs), [TRAIN, VALIDATION])
         found = forest_graded(measured(training) | measured(test), list(Artifact), training, test, seed=1)
     else:
-        found = graded(Ensemble.load(weights), test)
+        ensemble = Ensemble.load(weights)
+        found = graded(ensemble, _test_inputs(data, cache, runs, ensemble.preprocessing))
     typer.echo(json.dumps(record(found), indent=2) if as_json else table({a: figures(g) for a, g in found.items()}))
 
 
@@ -158,19 +195,45 @@ def export(
         contrasts=contrast or ["T2w"],
         created=datetime.now(UTC).replace(microsecond=0),
     )
-    validation = _inputs(data, cache, _read_split(runs), [VALIDATION])
+    validation = _inputs(data, cache, _read_split(runs), [VALIDATION], manifest.preprocessing, copies=False)
     manifest = calibrated(manifest, Ensemble.load(out), validation, out)
-    found = {a: figures(its) for a, its in graded(Ensemble.load(out), _test_inputs(data, cache, runs)).items()}
+    test = _test_inputs(data, cache, runs, manifest.preprocessing)
+    found = {a: figures(its) for a, its in graded(Ensemble.load(out), test).items()}
     add_figures(manifest, found, out)
     typer.echo(table(found))
 
 
-def _test_inputs(data: Path, cache: Path | None, runs: Path | None) -> Inputs:
+@app.command()
+def tables(
+    data: Data,
+    out: Annotated[Path, typer.Option(help="The folder of runs, tables, figures and report.md.")],
+    scale: Annotated[Scale, typer.Option(help="small: hours on two cores; paper: days on a GPU.")] = Scale.SMALL,
+    artifact: Annotated[list[Artifact] | None, typer.Option(help="Only these.")] = None,
+    folds: Annotated[int, typer.Option(help="Of the cross-validation, by patient.")] = 3,
+    repeats: Annotated[int, typer.Option(help="Cross-validate so many times, each with other folds.")] = 1,
+    epochs: Annotated[int | None, typer.Option(help="Of every run; default the scale's own.")] = None,
+    workers: Annotated[int, typer.Option(help="Runs at a time on this machine, a thread each.")] = 2,
+    scheduler: Annotated[
+        str | None, typer.Option(help="A Dask cluster's scheduler, tcp://…, whose machines see the same folders.")
+    ] = None,
+    cache: Cache = None,
+) -> None:
+    """Compare encoders, configurations and baselines, as the paper does; what is finished is not run again."""
+    from train.jobs import Study
+    from train.study import compare
+
+    out.mkdir(parents=True, exist_ok=True)
+    study = Study(data.resolve(), (cache or data / ".inputs").resolve(), out.resolve(), folds, repeats)
+    report = compare(study, scale, artifact or list(Artifact), epochs=epochs, workers=workers, scheduler=scheduler)
+    typer.echo(report.read_text())
+
+
+def _test_inputs(data: Path, cache: Path | None, runs: Path | None, preprocessing: str) -> Inputs:
     from train.split import TEST
 
     if runs is None:
-        return _inputs(data, cache, None, [])
-    found = _inputs(data, cache, _read_split(runs), [TEST])
+        return _inputs(data, cache, None, [], preprocessing)
+    found = _inputs(data, cache, _read_split(runs), [TEST], preprocessing, copies=False)
     if not found.scans:
         raise ConfigError(
             f"No scan in {data} is of a test subject of {runs}; name the data that the run was made from."
@@ -178,13 +241,22 @@ def _test_inputs(data: Path, cache: Path | None, runs: Path | None) -> Inputs:
     return found
 
 
-def _inputs(data: Path, cache: Path | None, part_of: dict[str, str] | None, parts: list[str]) -> Inputs:
+def _inputs(
+    data: Path,
+    cache: Path | None,
+    part_of: dict[str, str] | None,
+    parts: list[str],
+    preprocessing: str = PREPROCESSING,
+    *,
+    copies: bool = True,
+) -> Inputs:
     """The network inputs of the subjects in these parts (of everybody where there is no split)."""
     from train.dataset import cached_input, inputs, read_scans
 
     scans = [scan for scan in read_scans(data) if part_of is None or part_of.get(scan.subject) in parts]
+    scans = [scan for scan in scans if copies or not scan.is_copy]
     folder = cache or data / ".inputs"
-    return inputs(scans, [cached_input(scan, folder) for scan in progress(scans, "read")])
+    return inputs(scans, [cached_input(scan, folder, preprocessing) for scan in progress(scans, "read")])
 
 
 def _read_split(runs: Path) -> dict[str, str]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -27,6 +27,7 @@ class Stage:
     generator: np.random.Generator
     epochs_done: int = 0
     best: float = -1.0  # the highest score so far
+    history: list[dict[str, float]] = field(default_factory=list)  # an epoch each
 
     def save(self, path: Path, key: str) -> None:
         """Write the stage, in place of its last epoch's, under the key of what it is trained from."""
@@ -43,6 +44,7 @@ class Stage:
             "generator": self.generator.bit_generator.state,
             "epochs_done": self.epochs_done,
             "best": self.best,
+            "history": self.history,
         }
         save_whole(tensors, path, {"key": key, "told": json.dumps(told)})
 
@@ -56,7 +58,7 @@ class Stage:
                 return
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a mapping
         told = json.loads(metadata["told"])
-        self.epochs_done, self.best = told["epochs_done"], told["best"]
+        self.epochs_done, self.best, self.history = told["epochs_done"], told["best"], told["history"]
         self.generator.bit_generator.state = told["generator"]
         self.schedule.load_state_dict(told["schedule"])
         self.model.load_state_dict(_under("model.", tensors))

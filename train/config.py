@@ -10,6 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from qcnode.artifacts import Artifact
 from qcnode.errors import ConfigError
+from qcnode.imaging.preprocess import CUBE, INPUT_SHAPES, PREPROCESSING
 
 PRESETS = Path(__file__).parent / "presets"
 _SHAREDS_OWN = {"members", "shared_epochs", "shared_learning_rate", "shared_redraw"}
@@ -31,8 +32,10 @@ class FitConfig(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
+    model: Literal["network", "forest"] = "network"  # forest: of image-quality metrics; then only `seed` matters
     encoder: str = "compact-resnet"
     width: int | None = Field(None, gt=0)  # None: the encoder's own
+    preprocessing: str = PREPROCESSING  # or "cube-1": 128 x 128 x 128, z-scored
     seed: int = 1
     shared_epochs: int = Field(0, ge=0)  # of one encoder on all seven artifacts, from which every member then starts
     shared_learning_rate: float = 1e-3
@@ -50,6 +53,7 @@ class FitConfig(BaseModel):
     reweight: bool = True
     bf16: bool = True  # autocast; the shipped figures are measured in float32
     redraw: float = Field(0.0, ge=0, le=1)  # share of a member's scans on which its artifact is drawn anew
+    variation: Literal["full", "half-turn", "none"] = "full"  # of the scans, from epoch to epoch: train/variation.py
     intensity_jitter: float = 0.05  # standard deviation of the log of a scan's intensity scale
     gamma_jitter: float = 0.2  # of the log of its exponent, where no trained artifact is a matter of intensity
     members: dict[Artifact, dict[str, Any]] = {}  # what is different for the member of an artifact
@@ -58,6 +62,21 @@ class FitConfig(BaseModel):
     def _smoothing_has_its_loss(self) -> FitConfig:
         if self.label_smoothing and self.loss != "cross-entropy":
             raise ValueError(f'label_smoothing goes with loss = "cross-entropy", not "{self.loss}"')
+        return self
+
+    @model_validator(mode="after")
+    def _inputs_are_known_and_fit(self) -> FitConfig:
+        if self.preprocessing not in INPUT_SHAPES:
+            raise ValueError(f'there is no preprocessing "{self.preprocessing}"; choose from {", ".join(INPUT_SHAPES)}')
+        if self.preprocessing == CUBE and (self.variation == "full" or self.redraw or self.shared_redraw):
+            raise ValueError(
+                f'with preprocessing = "{CUBE}", nothing is redrawn, and variation is "half-turn" or "none"'
+            )
+        if self.preprocessing == CUBE and self.model == "network" and self.encoder.startswith("compact-resnet"):
+            raise ValueError(f'compact-resnet takes logarithms of intensities; name another for "{CUBE}"')
+        for key in ("model", "preprocessing"):
+            if any(key in its for its in self.members.values()):
+                raise ValueError(f"{key} is the same for all members; set it above them")
         return self
 
     @property

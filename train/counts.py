@@ -17,10 +17,10 @@ def counts_table(scans: Sequence[Scan], part_of: Mapping[str, str]) -> str:
     groups = {plane.value: [scan for scan in scans if scan.plane is plane] for plane in Plane}
     for part in SHARES:
         if part in part_of.values():
-            groups[part] = [scan for scan in scans if part_of[scan.subject] == part]
+            groups[part] = [s for s in scans if part_of[s.subject] == part and (part == TRAIN or not s.is_copy)]
     rows = [f"| scans 0 / 1 / 2 | {' | '.join(groups)} |", "|---" * (len(groups) + 1) + "|"]
     for artifact in Artifact:
-        cells = [" / ".join(map(str, _counts(group, artifact))) for group in groups.values()]
+        cells = [" / ".join(map(str, counts_by_severity(group, artifact))) for group in groups.values()]
         rows.append(f"| {artifact} | {' | '.join(cells)} |")
     return "\n".join(rows)
 
@@ -29,7 +29,7 @@ def refuse_absent(scans: Sequence[Scan], part_of: Mapping[str, str], artifacts: 
     """Raise ConfigError where no training scan has one of the artifact's severities: it could not be learned."""
     training = [scan for scan in scans if part_of[scan.subject] == TRAIN]
     for artifact in artifacts:
-        for severity, count in zip(Severity, _counts(training, artifact), strict=True):
+        for severity, count in zip(Severity, counts_by_severity(training, artifact), strict=True):
             if count == 0:
                 raise ConfigError(
                     f"No training scan has {artifact} of severity {severity:d}; add some, from another patient than "
@@ -37,6 +37,7 @@ def refuse_absent(scans: Sequence[Scan], part_of: Mapping[str, str], artifacts: 
                 )
 
 
-def _counts(scans: Sequence[Scan], artifact: Artifact) -> list[int]:
+def counts_by_severity(scans: Sequence[Scan], artifact: Artifact) -> list[int]:
+    """How many scans have the artifact at severity 0, 1, 2."""
     labels = [scan.labels[list(Artifact).index(artifact)] for scan in scans]
     return [int(n) for n in np.bincount(np.array(labels, np.int64), minlength=len(Severity))]

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from qcnode.artifacts import Artifact, Plane, Severity
 from qcnode.errors import ConfigError, QcnodeError
-from qcnode.imaging.preprocess import INPUT_SHAPE, PREPROCESSING, network_input
+from qcnode.imaging.preprocess import INPUT_SHAPES, PREPROCESSING, network_input
 from qcnode.imaging.volume import volume_from_nifti
 
 LABELS = "labels.csv"
@@ -30,6 +30,11 @@ class Scan:
     subject: str
     plane: Plane
     labels: tuple[int, ...]
+
+    @property
+    def is_copy(self) -> bool:
+        """Whether artifacts were drawn onto another scan to make it: it is trained on, and never measured on."""
+        return "_copy-" in self.path.name
 
 
 def read_scans(folder: Path) -> list[Scan]:
@@ -74,13 +79,13 @@ def subject_kinds(folder: Path, scans: Iterable[Scan]) -> dict[str, str]:
     return kinds
 
 
-def cached_input(scan: Scan, cache: Path) -> NDArray[np.float16]:
+def cached_input(scan: Scan, cache: Path, preprocessing: str = PREPROCESSING) -> NDArray[np.float16]:
     """The scan's network input, mapped from the cache; made first where it is not there, or older than the image."""
-    path = cache / PREPROCESSING / f"{scan.path.name.split('.')[0]}.npy"
+    path = cache / preprocessing / f"{scan.path.name.split('.')[0]}.npy"
     if not path.is_file() or path.stat().st_mtime < scan.path.stat().st_mtime:
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
-            array = network_input(volume_from_nifti(scan.path)).astype(np.float16)
+            array = network_input(volume_from_nifti(scan.path), preprocessing).astype(np.float16)
         except QcnodeError as error:
             raise ConfigError(f"{scan.path} cannot be used: {error}") from error
         partial = path.with_suffix(f".{os.getpid()}")  # another run may make the same one
@@ -88,7 +93,7 @@ def cached_input(scan: Scan, cache: Path) -> NDArray[np.float16]:
             np.save(file, array)
         partial.replace(path)
     mapped: NDArray[np.float16] = np.load(path, mmap_mode="r")
-    if mapped.shape != INPUT_SHAPE:
+    if mapped.shape != INPUT_SHAPES[preprocessing]:
         raise ConfigError(f"{path} is not a network input; delete the folder {cache}.")
     return mapped
 
@@ -102,10 +107,10 @@ class Inputs:
     labels: NDArray[np.int64]
     planes: NDArray[np.int64]
 
-    def of(self, subjects: Iterable[str]) -> Inputs:
-        """Only the scans of these subjects."""
+    def of(self, subjects: Iterable[str], *, copies: bool = True) -> Inputs:
+        """Only the scans of these subjects. copies: those that were made from other scans among them."""
         wanted = set(subjects)
-        keep = [index for index, scan in enumerate(self.scans) if scan.subject in wanted]
+        keep = [i for i, scan in enumerate(self.scans) if scan.subject in wanted and (copies or not scan.is_copy)]
         images = [self.images[index] for index in keep]
         return Inputs([self.scans[index] for index in keep], images, self.labels[keep], self.planes[keep])
 

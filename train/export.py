@@ -15,7 +15,7 @@ from qcnode.artifacts import Artifact
 from qcnode.ensemble.runtime import Ensemble
 from qcnode.ensemble.weights import MANIFEST, Figures, Manifest, MemberEntry
 from qcnode.errors import ConfigError
-from qcnode.imaging.preprocess import INPUT_SHAPE, PREPROCESSING
+from qcnode.imaging.preprocess import INPUT_SHAPES, PREPROCESSING
 from train.calibrate import fitted_calibration
 from train.dataset import Inputs
 from train.progress import progress
@@ -35,13 +35,14 @@ def write_weights(
             raise ConfigError(f"{runs} has no member for {artifact}; run `fit --artifact {artifact}` first.") from error
         data = save({key: tensor.half() if tensor.is_floating_point() else tensor for key, tensor in tensors.items()})
         file = f"{artifact.lower()}.safetensors"
+        preprocessing = record["training"].get("preprocessing", PREPROCESSING)  # older runs had no choice
         (out / file).write_bytes(data)
         entries.append(
             MemberEntry(
                 file=file,
                 sha256=hashlib.sha256(data).hexdigest(),
-                input_size=INPUT_SHAPE,
-                preprocessing=PREPROCESSING,
+                input_size=INPUT_SHAPES[preprocessing],
+                preprocessing=preprocessing,
                 **record,
             )
         )

@@ -30,6 +30,7 @@ from train.shared import new_member
 from train.split import TEST, TRAIN, VALIDATION, subjects_of
 
 log = logging.getLogger(__name__)
+PREDICTIONS = "predictions.csv"
 
 
 def folds(scans: Sequence[Scan], count: int, seed: int) -> dict[str, int]:
@@ -38,6 +39,7 @@ def folds(scans: Sequence[Scan], count: int, seed: int) -> dict[str, int]:
     Stratified by all artifacts at once: to the splitter each scan is seven samples, one an artifact, whose class is the
     artifact and its severity. Raises ConfigError for fewer folds than three, or fewer subjects than folds.
     """
+    scans = [scan for scan in scans if not scan.is_copy]
     subjects = [scan.subject for scan in scans]
     if not 3 <= count <= len(set(subjects)):
         raise ConfigError(f"--folds {count} does not fit {len(set(subjects))} patients; choose from 3 to their number.")
@@ -59,7 +61,7 @@ def parts(fold_of: Mapping[str, int], fold: int) -> dict[str, str]:
 
 
 class Results(NamedTuple):
-    """What the members say of every subject, and what forests of image-quality metrics say on the same folds."""
+    """What the configuration's models say of every subject, and what forests say on the same folds."""
 
     members: dict[Artifact, Graded]
     forests: dict[Artifact, Graded]
@@ -73,41 +75,48 @@ def cross_validated(
     *,
     count: int,
     repeats: int,
+    plain: Inputs,
     init: Path | None = None,
 ) -> Results:
     """What the members of each fold say of its subjects, pooled over folds and repeats; and the baseline's word.
 
     Each repeat has its own folds and its own seed. Every run lies in out/repeat-R/fold-F with its predictions.csv.
+    plain: the same scans as the baseline sees them, preprocessed as grid-1.
     """
     configs = [config.model_copy(update={"seed": config.seed + repeat}) for repeat in range(repeats)]
     fold_ofs = [folds(scans.scans, count, its.seed) for its in configs]
     for fold_of in fold_ofs:  # before hours are spent
         for fold in range(count):
             refuse_absent(scans.scans, parts(fold_of, fold), artifacts)
-    rows = measured(scans)
+    metrics = measured(plain)
     results: list[Results] = []
     for repeat, (its, fold_of) in enumerate(zip(configs, fold_ofs, strict=True), start=1):
         for fold in range(count):
             log.info("fold_started repeat=%d/%d fold=%d/%d", repeat, repeats, fold + 1, count)
             run, part_of = out / f"repeat-{repeat}" / f"fold-{fold + 1}", parts(fold_of, fold)
-            fit_run(its, artifacts, scans, part_of, run, init=init)
-            test = scans.of(subjects_of(part_of, TEST))
+            test = scans.of(subjects_of(part_of, TEST), copies=False)
             others = scans.of(part_of.keys() - subjects_of(part_of, TEST))
-            members = {artifact: _tested(its.of(artifact), artifact, scans, part_of, run) for artifact in artifacts}
-            _save(members, test, run)
-            results.append(Results(members, forest_graded(rows, artifacts, others, test, its.seed)))
+            forests = forest_graded(metrics, artifacts, others, test, its.seed)
+            if its.model == "forest":
+                run.mkdir(parents=True, exist_ok=True)
+                members = forests
+            else:
+                fit_run(its, artifacts, scans, part_of, run, init=init)
+                members = {artifact: tested(its.of(artifact), artifact, scans, part_of, run) for artifact in artifacts}
+            save_predictions(members, test, run)
+            results.append(Results(members, forests))
     return Results(
-        {artifact: _together([each.members[artifact] for each in results]) for artifact in artifacts},
-        {artifact: _together([each.forests[artifact] for each in results]) for artifact in artifacts},
+        {artifact: together([each.members[artifact] for each in results]) for artifact in artifacts},
+        {artifact: together([each.forests[artifact] for each in results]) for artifact in artifacts},
     )
 
 
-def _tested(config: FitConfig, artifact: Artifact, scans: Inputs, part_of: Mapping[str, str], run: Path) -> Graded:
+def tested(config: FitConfig, artifact: Artifact, scans: Inputs, part_of: Mapping[str, str], run: Path) -> Graded:
     """The run's member on the test subjects, calibrated on the validation subjects as an export is."""
     member = new_member(config)
     member.load_state_dict(load_file(run / f"{artifact}.safetensors"))
     member = channels_last(member.to(device()))
-    validation, test = (scans.of(subjects_of(part_of, part)) for part in (VALIDATION, TEST))
+    validation, test = (scans.of(subjects_of(part_of, part), copies=False) for part in (VALIDATION, TEST))
     index = list(Artifact).index(artifact)
     seen, unseen = (
         severity_logits(member, lambda images: member(images).severity, data, bf16=False) for data in (validation, test)
@@ -117,7 +126,8 @@ def _tested(config: FitConfig, artifact: Artifact, scans: Inputs, part_of: Mappi
     return Graded(subjects, test.labels[:, index], probabilities(unseen, calibration))
 
 
-def _together(each: Sequence[Graded]) -> Graded:
+def together(each: Sequence[Graded]) -> Graded:
+    """What was said over several folds, as one."""
     return Graded(
         [subject for its in each for subject in its.subjects],
         np.concatenate([its.truth for its in each]),
@@ -125,10 +135,13 @@ def _together(each: Sequence[Graded]) -> Graded:
     )
 
 
-def _save(found: Mapping[Artifact, Graded], test: Inputs, run: Path) -> None:
-    with (run / "predictions.csv").open("w", newline="") as file:
+def save_predictions(found: Mapping[Artifact, Graded], test: Inputs, run: Path) -> None:
+    """Write what was said of every test scan beside the truth: run/predictions.csv."""
+    partial = run / f"{PREDICTIONS}.partial"
+    with partial.open("w", newline="") as file:
         table = csv.writer(file)
         table.writerow(["filename", "artifact", "truth", *(f"p{severity:d}" for severity in Severity)])
         for artifact, its in found.items():
             for scan, truth, p in zip(test.scans, its.truth, its.probabilities, strict=True):
                 table.writerow([scan.path.name, artifact, truth, *(f"{value:.6f}" for value in p)])
+    partial.replace(run / PREDICTIONS)

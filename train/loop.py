@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import logging
 import subprocess
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -32,6 +33,7 @@ from train.reweight import reweighted_loss
 from train.shared import SHARED, Shared
 
 log = logging.getLogger(__name__)
+CURVE = "{}.epochs.csv"  # the training loss and validation macro F1 of every epoch
 STATE = "{}.state.safetensors"  # a stage that is not finished, or the note that it is
 
 
@@ -137,6 +139,8 @@ def fit_member(
                 "commit": _commit(),
             }
             (out / f"{artifact}.json").write_text(json.dumps(record, indent=2) + "\n")
+        stage.history.append({"epoch": epoch, "loss": mean, "macro_f1": score, "seconds": round(seconds, 1)})
+        _write_curve(stage.history, out / CURVE.format(artifact))
         stage.epochs_done = epoch + 1
         stage.save(path, key)
     finish(path, key)
@@ -198,6 +202,13 @@ def _step(loss: Tensor, stage: Stage) -> float:
 
 def _autocast(bf16: bool) -> torch.autocast:
     return torch.autocast(device().type, torch.bfloat16, enabled=bf16)
+
+
+def _write_curve(history: Sequence[Mapping[str, float]], path: Path) -> None:
+    with path.open("w", newline="") as file:
+        table = csv.DictWriter(file, history[0])
+        table.writeheader()
+        table.writerows(history)
 
 
 def _commit() -> str:

@@ -35,7 +35,8 @@ def fit_run(
     scans: of the training and validation subjects at least. earlier: a run whose shared encoder to go on from. init: a
     weights folder whose members to go on from. No shared encoder is trained then, nor where no member starts from it.
     """
-    training, validation = (scans.of(subjects_of(part_of, part)) for part in (TRAIN, VALIDATION))
+    training = scans.of(subjects_of(part_of, TRAIN))
+    validation = scans.of(subjects_of(part_of, VALIDATION), copies=False)
     if not training.scans or not validation.scans:
         raise ConfigError("There are too few patients to validate on; five are the least.")
     out.mkdir(parents=True, exist_ok=True)

@@ -17,7 +17,7 @@ from qcnode.ensemble.calibration import Calibration, probabilities
 from qcnode.ensemble.model import Member, channels_last
 from qcnode.ensemble.weights import Manifest, MemberEntry, read_manifest, shipped_folder, verified_file
 from qcnode.errors import ConfigError
-from qcnode.imaging.preprocess import INPUT_SHAPE
+from qcnode.imaging.preprocess import INPUT_SHAPES
 from qcnode.verdict import Grade
 
 
@@ -28,6 +28,7 @@ class Ensemble:
         self.manifest = manifest
         self.id = manifest.id
         self.contrasts = manifest.contrasts
+        self.preprocessing = manifest.preprocessing
         self.device = device
         self._members = members
         self._calibration = {m.artifact: Calibration(m.temperature, m.bias) for m in manifest.members}
@@ -50,7 +51,7 @@ class Ensemble:
         return cls(manifest, members, target, threads or torch.get_num_threads())
 
     def grade(self, network_input: NDArray[np.float32]) -> dict[Artifact, Grade]:
-        """Each artifact's likeliest severity and the probabilities of all three, for one scan of INPUT_SHAPE."""
+        """Each artifact's likeliest severity and the probabilities of all three, for one scan's network input."""
         grades = {}
         for artifact, logits in self.logits(network_input).items():
             none, moderate, severe = (float(p) for p in probabilities(logits, self._calibration[artifact]))
@@ -77,8 +78,8 @@ class Ensemble:
         return tuple(Plane)[int(torch.as_tensor(votes).argmax())]
 
     def _batch(self, network_input: NDArray[np.float32]) -> Tensor:
-        if network_input.shape != INPUT_SHAPE:
-            raise ValueError(f"a network input has shape {INPUT_SHAPE}, not {network_input.shape}")
+        if network_input.shape != (shape := INPUT_SHAPES[self.preprocessing]):
+            raise ValueError(f"a network input has shape {shape}, not {network_input.shape}")
         images = torch.from_numpy(np.ascontiguousarray(network_input, np.float32))[None, None]
         return images.to(self.device).contiguous(memory_format=torch.channels_last_3d)
 

@@ -12,7 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from qcnode.artifacts import Artifact, Plane, Severity
 from qcnode.errors import ConfigError
-from qcnode.imaging.preprocess import INPUT_SHAPE, PREPROCESSING
+from qcnode.imaging.preprocess import INPUT_SHAPES
 
 MANIFEST = "manifest.json"
 CLASSES = tuple(severity.name.lower() for severity in Severity)
@@ -75,13 +75,21 @@ class Manifest(_Strict):
     contrasts: frozenset[str]  # those that the members were measured on
     members: tuple[MemberEntry, ...]
 
+    @property
+    def preprocessing(self) -> str:
+        """What makes the network input of all members."""
+        return self.members[0].preprocessing
+
     @model_validator(mode="after")
     def _one_member_an_artifact(self) -> Manifest:
         if sorted(m.artifact for m in self.members) != sorted(Artifact):
             raise ValueError("there must be exactly one member for each of the seven artifacts")
         for m in self.members:
-            if m.preprocessing != PREPROCESSING or m.input_size != INPUT_SHAPE:
-                raise ValueError(f"{m.artifact} was trained on {m.preprocessing} {m.input_size}, not {PREPROCESSING}")
+            if m.preprocessing != self.preprocessing or m.input_size != INPUT_SHAPES.get(m.preprocessing):
+                raise ValueError(
+                    f"{m.artifact} was trained on {m.preprocessing} {m.input_size}; "
+                    f"all must be trained on one of {INPUT_SHAPES}"
+                )
             if m.classes != CLASSES or m.planes != tuple(Plane):
                 raise ValueError(f"{m.artifact}'s heads name their classes in another order")
         return self

@@ -10,8 +10,11 @@ from qcnode.artifacts import Plane
 from qcnode.errors import NotAssessable
 from qcnode.imaging.volume import Volume
 
-PREPROCESSING = "grid-1"  # in every manifest; a change below that moves a voxel needs a new name and new weights
+# In every manifest; a change below that moves a voxel needs a new name and new weights.
+PREPROCESSING = "grid-1"  # voxels as the scanner made them
+CUBE = "cube-1"  # BRIQA's (arXiv 2510.26661): the field of view stretched to a cube, z-scored
 INPUT_SHAPE = (40, 144, 144)  # slice, row, column
+INPUT_SHAPES = {PREPROCESSING: INPUT_SHAPE, CUBE: (128, 128, 128)}
 INTENSITY_RANGE = (0.0, 6.0)  # in means of the foreground; ventricles reach 3, a severe tone 5
 
 # What each plane's array axes point to, as (axis of RAS, sign): slices, then rows and columns as radiologists see them.
@@ -27,17 +30,20 @@ _PIXEL_MM, _PIXEL_KEPT_MM = 1.6, (1.4, 1.8)
 _BRIGHTEST_SHARE = 0.98  # above this quantile an outlier, such as a zipper's line, would move the threshold
 
 
-def network_input(volume: Volume) -> NDArray[np.float32]:
+def network_input(volume: Volume, preprocessing: str = PREPROCESSING) -> NDArray[np.float32]:
     """The volume as every member sees it: INPUT_SHAPE, in means of the foreground, clipped to INTENSITY_RANGE.
 
     Neither the order in which the axes were stored nor the scanner's intensity scale changes the result. Cropping and
     padding are about the centre of the field of view, so that an off-centre head stays off centre.
+    preprocessing: one of INPUT_SHAPES; with CUBE, the whole field of view in z-scores.
     Raises NotAssessable for voxels that are not finite, or all alike.
     """
     if not np.isfinite(volume.array).all():
         raise NotAssessable("The volume holds voxels that are not numbers; send the series again from the scanner.")
     if volume.array.size == 0 or volume.array.max() <= max(0.0, float(volume.array.min())):
         raise NotAssessable("Every voxel of the volume has the same value; check the coil, then repeat the scan.")
+    if preprocessing == CUBE:
+        return _cube(_oriented(volume)[0])
     array = _on_grid(*_oriented(volume))
     low, high = INTENSITY_RANGE
     scaled: NDArray[np.float32] = np.clip(_centred(array) / np.float32(_foreground_mean(array)), low, high)
@@ -74,6 +80,14 @@ def _on_grid(array: NDArray[np.float32], spacing_mm: tuple[float, float, float])
     # Voxels are boxes that fill the field of view: grid_mode keeps its borders, and with them the centre.
     resampled: NDArray[np.float32] = ndimage.zoom(smooth, zoom, order=1, mode="nearest", grid_mode=True)
     return resampled
+
+
+def _cube(array: NDArray[np.float32]) -> NDArray[np.float32]:
+    """The array resized to the cube, with mean 0 and standard deviation 1 over all its voxels."""
+    zoom = [want / have for have, want in zip(array.shape, INPUT_SHAPES[CUBE], strict=True)]
+    resized = ndimage.zoom(array.astype(np.float32), zoom, order=1, mode="nearest", grid_mode=True)
+    scored: NDArray[np.float32] = (resized - resized.mean()) / resized.std()
+    return scored
 
 
 def _centred(array: NDArray[np.float32]) -> NDArray[np.float32]:

@@ -18,6 +18,7 @@ from qcnode.assess import assess
 from qcnode.config import Completeness, Eligibility
 from qcnode.errors import QcnodeError
 from qcnode.imaging.eligibility import check_eligible
+from qcnode.imaging.preprocess import PREPROCESSING
 from qcnode.imaging.stack import UNREADABLE
 from qcnode.imaging.volume import check_assessable, volume_from_instances
 from qcnode.intake.completeness import AssociationState, completeness
@@ -35,6 +36,7 @@ class Unmoved:
 
     id = "unmoved"
     contrasts = frozenset({"T2w"})
+    preprocessing = PREPROCESSING
 
     def grade(self, network_input: NDArray[np.float32]) -> dict[Artifact, Grade]:
         """Severe throughout, so that each kind of document is made."""

@@ -1,0 +1,153 @@
+"""What does the training loop cost beside the network's own arithmetic, and what does it save over the naive form?
+
+python benchmarks/training.py [--encoder compact-resnet] [--width 16] [--batches 40] [--redraw 0.5] [--turns 3]
+
+Samples a second of (a) the naive form: every scan of a batch is drawn anew while the network waits, and each severity's
+gradient norm takes a backward pass of its own; (b) the network alone: forward and backward of one batch that is there
+already; and the loop as `python -m train fit` runs it: batches made in a thread ahead, norms in closed form, optimizer
+and schedule. All three on the same machine, in turns, on Banding's member in batches of eight.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import torch
+from machine import described
+from torch import Tensor
+from torch.nn import functional as F
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+from qcnode.artifacts import Artifact, Plane, Severity
+from qcnode.ensemble.model import Member, channels_last
+from qcnode.imaging.preprocess import INPUT_SHAPE
+from train.config import FitConfig
+from train.dataset import Inputs, Scan
+from train.feed import device, on_device
+from train.loop import fit_member
+from train.redraw import redrawn
+from train.shared import new_member
+from train.variation import varied
+
+ARTIFACT = Artifact.BANDING
+
+CLASSES = len(Severity)
+
+
+def main() -> None:
+    """Print the three rates, and the loop's as a share of (b) and as a multiple of (a)."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--encoder", default="compact-resnet")
+    parser.add_argument("--width", type=int, default=16)
+    parser.add_argument("--batches", type=int, default=40, help="in each turn")
+    parser.add_argument("--turns", type=int, default=3)
+    parser.add_argument("--redraw", type=float, default=0.5, help="share of scans that are drawn anew")
+    arguments = parser.parse_args()
+    print(described(), f"; torch {torch.__version__} on {device()}, {torch.get_num_threads()} threads", sep="")
+    config = FitConfig(encoder=arguments.encoder, width=arguments.width, redraw=arguments.redraw)
+    size = 4 * config.blocks
+    data = _scans(arguments.batches * config.blocks)
+    forms: dict[str, Callable[[], float]] = {
+        "(a) naive": lambda: _naive(config, data, arguments.batches, size),
+        "(b) forward + backward alone": lambda: _alone(config, data, arguments.batches, size),
+        "the loop": lambda: _loop(config, data),
+    }
+    seconds: dict[str, list[float]] = {name: [] for name in forms}
+    for _ in range(arguments.turns):
+        for name, measure in forms.items():
+            seconds[name].append(measure())
+    rates = {name: arguments.batches * size / statistics.median(taken) for name, taken in seconds.items()}
+    for name, rate in rates.items():
+        print(f"{name:30} {rate:8.1f} samples/s   (turns: {' '.join(f'{s:.2f}' for s in seconds[name])} s)")
+    naive, alone, loop = rates.values()
+    print(f"the loop / (b): {loop / alone:.3f}   the loop / (a): {loop / naive:.2f}")
+
+
+def _scans(moderate: int) -> Inputs:
+    """Synthetic inputs; as many of severity 1 as an epoch has blocks, and as many of 2; twice that of 0."""
+    labels = np.repeat([0, 1, 2], [2 * moderate, moderate, moderate])
+    z, y, x = np.ogrid[-1:1:40j, -1:1:144j, -1:1:144j]
+    head = np.where(z**2 + y**2 + x**2 < 0.7, 1.0, 0.02).astype(np.float16)
+    assert head.shape == INPUT_SHAPE
+    scans = [Scan(Path(f"LISA_{i:04d}_LF_axi.nii.gz"), f"LISA_{i:04d}", Plane.AXIAL, (0,)) for i in range(len(labels))]
+    columns = np.zeros((len(labels), len(Artifact)), np.int64)
+    columns[:, list(Artifact).index(ARTIFACT)] = labels
+    return Inputs(scans, [head] * len(labels), columns, np.zeros(len(labels), np.int64))
+
+
+def _loop(config: FitConfig, data: Inputs) -> float:
+    """Seconds of one epoch: what a fit of two epochs takes longer than one of one, validation of one scan included."""
+    taken = []
+    validation = data.of([data.scans[0].subject])
+    for epochs in (1, 2):
+        with tempfile.TemporaryDirectory() as out:
+            its = config.model_copy(update={"epochs": epochs})
+            started = time.perf_counter()
+            fit_member(its, ARTIFACT, new_member(its), data, validation, Path(out))
+            taken.append(time.perf_counter() - started)
+    return taken[1] - taken[0]
+
+
+def _alone(config: FitConfig, data: Inputs, batches: int, size: int) -> float:
+    member, images = _member(config), on_device(np.stack(data.images[:size]).astype(np.float32))
+    severity, plane = (torch.arange(size, device=device()) % CLASSES for _ in range(2))
+    started = time.perf_counter()
+    for _ in range(batches):
+        member.zero_grad()
+        with torch.autocast(device().type, torch.bfloat16, enabled=config.bf16):
+            output = member(images)
+        _backward(F.cross_entropy(output.severity, severity) + F.cross_entropy(output.plane, plane))
+    return time.perf_counter() - started
+
+
+def _naive(config: FitConfig, data: Inputs, batches: int, size: int) -> float:
+    """The paper's equations word for word: a batch is drawn, then each severity's loss goes backward by itself."""
+    member, generator = _member(config), np.random.default_rng(0)
+    optimizer = torch.optim.AdamW(member.parameters(), config.learning_rate)
+    head = list(member.severity.parameters())
+    target = torch.tensor([0, 0, 1, 2], device=device()).repeat(size // 4)
+    started = time.perf_counter()
+    for _ in range(batches):
+        images = []
+        for severity in target.tolist():
+            image = np.asarray(data.images[0], np.float32)
+            if generator.random() < config.redraw:
+                image = redrawn(image, ARTIFACT, Severity(severity), generator)
+            images.append(varied(image, frozenset({ARTIFACT}), config, generator))
+        with torch.autocast(device().type, torch.bfloat16, enabled=config.bf16):
+            output = member(on_device(np.stack(images)))
+        losses = [F.cross_entropy(output.severity[target == c], target[target == c]) for c in range(CLASSES)]
+        norms = []
+        for loss in losses:
+            optimizer.zero_grad()
+            _backward(loss, retain_graph=True)
+            norms.append(torch.cat([p.grad.flatten() for p in head if p.grad is not None]).norm())
+        optimizer.zero_grad()
+        smallest = min(norms)
+        weighted = sum(smallest / norm * loss for norm, loss in zip(norms, losses, strict=True))
+        total = weighted + F.cross_entropy(output.plane, torch.zeros_like(target))
+        _backward(total)
+        optimizer.step()
+    return time.perf_counter() - started
+
+
+def _member(config: FitConfig) -> Member:
+    return channels_last(new_member(config).to(device()).train())
+
+
+def _backward(loss: Tensor, *, retain_graph: bool = False) -> None:
+    loss.backward(retain_graph=retain_graph)  # type: ignore[no-untyped-call]
+    if loss.is_cuda:
+        torch.cuda.synchronize()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,153 @@
+"""The paper's simulation: an empty draw is the identity, draws replay, severe is more than moderate."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from lisa_folder import write_lisa_folder
+
+from qcnode.artifacts import Artifact, Severity
+from train.__main__ import main
+from train.appearance import EFFECTS, AppearanceDraw, Image, applied, draw, draw_levels, is_true
+from train.copies import write_copy
+from train.dataset import inputs, read_scans
+
+AFFINE = np.diag([4.8, 4.8, 5.0, 1.0])  # a head of 40 x 44 x 28 voxels: coarse, and quick
+AFFECTED = [(artifact, severity) for artifact in Artifact for severity in (Severity.MODERATE, Severity.SEVERE)]
+
+
+def _levels(artifact: Artifact | None = None, severity: Severity = Severity.NONE) -> dict[Artifact, Severity]:
+    return {a: severity if a == artifact else Severity.NONE for a in Artifact}
+
+
+@pytest.fixture(scope="module")
+def head() -> Image:
+    torch.set_num_threads(1)
+    generator = np.random.default_rng(0)
+    x, y, z = np.meshgrid(*(np.linspace(-1, 1, n) for n in (40, 44, 28)), indexing="ij")
+    radius = np.sqrt((x / 0.62) ** 2 + (y / 0.7) ** 2 + (z / 0.7) ** 2)
+    inside = np.where(radius < 1, 400 + 80 * np.sin(9 * x) * np.sin(8 * y) * np.sin(7 * z), 0.0)
+    return np.abs(inside + generator.normal(0, 12, inside.shape)).astype(np.float32)
+
+
+def test_a_draw_without_an_artifact_is_the_identity(head: Image) -> None:
+    drawn = draw(np.random.default_rng(0), _levels())
+    changed, effects = applied(head, AFFINE, drawn)
+    assert changed.tobytes() == head.tobytes()
+    assert effects == {}
+    assert is_true(drawn, effects)
+
+
+@pytest.mark.parametrize(("artifact", "severity"), AFFECTED)
+def test_a_recorded_draw_replays_to_the_same_bytes(head: Image, artifact: Artifact, severity: Severity) -> None:
+    drawn = draw(np.random.default_rng(int(severity)), _levels(artifact, severity))
+    again = AppearanceDraw.from_json(json.loads(json.dumps(drawn.to_json())))
+    assert again == drawn
+    first, second = (applied(head, AFFINE, each) for each in (drawn, again))
+    assert first[0].tobytes() == second[0].tobytes()
+    assert first[1] == second[1]
+    assert first[0].min() >= 0
+
+
+@pytest.mark.parametrize("artifact", list(Artifact))
+def test_severe_changes_the_scan_more_than_moderate_and_moderate_more_than_nothing(
+    head: Image, artifact: Artifact
+) -> None:
+    generator = np.random.default_rng(1)
+    moderate, severe = (
+        np.median([applied(head, AFFINE, draw(generator, _levels(artifact, level)))[1][artifact] for _ in range(5)])
+        for level in (Severity.MODERATE, Severity.SEVERE)
+    )
+    assert 0 < moderate < 0.8 * severe
+
+
+def test_no_change_is_true_of_both_severities() -> None:
+    for (_, high), (low, _) in EFFECTS.values():
+        assert high < low
+
+
+def test_a_draw_is_true_only_within_its_severitys_interval() -> None:
+    drawn = AppearanceDraw({a.value: int(a is Artifact.NOISE) for a in Artifact}, ())
+    assert is_true(drawn, {Artifact.NOISE: 0.05})
+    assert not is_true(drawn, {Artifact.NOISE: 0.06})
+    assert not is_true(drawn, {Artifact.NOISE: 0.09})
+
+
+def test_severities_are_drawn_as_published() -> None:
+    generator = np.random.default_rng(2)
+    drawn = [draw_levels(generator) for _ in range(6000)]
+    affected = Counter(sum(level > 0 for level in levels.values()) for levels in drawn)
+    assert set(affected) == {0, 1, 2}
+    # one artifact in seven is drawn on average, and .4 and .2 of those that are drawn
+    for artifact in Artifact:
+        share = np.bincount([levels[artifact] for levels in drawn], minlength=3) / len(drawn)
+        np.testing.assert_allclose(share[1:], [0.4 / 7, 0.2 / 7], atol=0.012)
+
+
+def test_positioning_alone_is_not_blurred_and_everything_else_is() -> None:
+    for artifact, severity in AFFECTED:
+        steps = [step.transform for step in draw(np.random.default_rng(3), _levels(artifact, severity)).steps]
+        assert ("Blur" in steps) == (artifact is not Artifact.POSITIONING)
+
+
+def test_banding_is_noise_in_a_slab_and_nowhere_else(head: Image) -> None:
+    drawn = draw(np.random.default_rng(4), _levels(Artifact.BANDING, Severity.SEVERE))
+    (slab,) = [step for step in drawn.steps if step.artifact is Artifact.BANDING]
+    assert slab.slab is not None
+    start, stop = (round(share * len(head)) for share in slab.slab)
+    changed = slab(head / 400, AFFINE) != head / 400
+    assert changed[start:stop].mean() > 0.99
+    assert not changed[:start].any()
+    assert not changed[stop:].any()
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    data, out = tmp_path_factory.mktemp("rated"), tmp_path_factory.mktemp("filled")
+    write_lisa_folder(data, subjects=2)
+    assert main(["simulate", "--preset", "paper", str(data), str(out)]) == 0
+    return data, out
+
+
+def test_a_folder_is_filled_up_with_copies_of_the_same_patients(folders: tuple[Path, Path]) -> None:
+    data, out = folders
+    before, after = read_scans(data), read_scans(out)
+    assert [s.labels for s in after if not s.is_copy] == [s.labels for s in before]
+    originals = {scan.path.name: scan for scan in before}
+    copies = [scan for scan in after if scan.is_copy]
+    assert copies
+    for copy in copies:
+        record = json.loads((out / copy.path.name.replace(".nii.gz", ".json")).read_text())
+        scan = originals[record["scan"]]
+        assert (copy.subject, copy.plane) == (scan.subject, scan.plane)
+        levels = record["draw"]["levels"]
+        assert copy.labels == tuple(max(old, levels[a]) for old, a in zip(scan.labels, Artifact, strict=True))
+
+
+def test_a_copy_is_the_same_again_and_stays_when_it_is_there(folders: tuple[Path, Path], tmp_path: Path) -> None:
+    data, out = folders
+    copy = next(scan for scan in read_scans(out) if scan.is_copy)
+    scan = next(s for s in read_scans(data) if s.path.name == copy.path.name.replace("_copy-1", ""))
+    write_copy(scan, tmp_path, seed=1, number=1)
+    assert (tmp_path / copy.path.name).read_bytes() == copy.path.read_bytes()
+    (tmp_path / copy.path.name).write_bytes(b"as it was")
+    assert write_copy(scan, tmp_path, seed=1, number=1) == (copy.path.name, list(copy.labels))
+    assert (tmp_path / copy.path.name).read_bytes() == b"as it was"
+
+
+def test_copies_are_trained_on_and_never_measured_on(folders: tuple[Path, Path]) -> None:
+    scans = read_scans(folders[1])
+    everything = inputs(scans, [np.zeros((1, 1, 1), np.float16)] * len(scans))
+    subjects = {scan.subject for scan in scans}
+    assert len(everything.of(subjects).scans) == len(scans)
+    assert [s.is_copy for s in everything.of(subjects, copies=False).scans] == [False] * 6
+
+
+@pytest.mark.parametrize("options", [["--preset", "paper", "--count", "3"], ["--copies", "2"]])
+def test_an_option_of_the_other_preset_is_refused(options: list[str], tmp_path: Path) -> None:
+    assert main(["simulate", *options, str(tmp_path), str(tmp_path / "out")]) == 2

@@ -1,0 +1,205 @@
+"""The comparisons: what differs between rows, runs that are shared and not repeated, intervals of differences."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from lisa_folder import write_lisa_folder
+
+from qcnode.artifacts import Artifact
+from qcnode.errors import ConfigError
+from train import comparisons, jobs
+from train.comparisons import Row, Scale
+from train.config import FitConfig
+from train.dataset import cached_input, inputs, read_scans
+from train.folds import save_predictions
+from train.jobs import Job, Study, run_all
+from train.metrics import challenge_figures, confusion, fifteen
+from train.report import Graded
+from train.split import TEST, subjects_of
+from train.tables import (
+    MACRO_F1,
+    Measure,
+    chosen_table,
+    configuration_table,
+    encoder_table,
+    jobs_of,
+    said,
+    severity_f1,
+    write_table,
+)
+
+LABELS = st.lists(st.tuples(st.integers(0, 2), st.integers(0, 2)), min_size=1, max_size=30)
+
+
+@given(LABELS)
+@settings(max_examples=60, deadline=None)
+def test_the_fifteen_of_a_confusion_table_are_the_challenges(pairs: list[tuple[int, int]]) -> None:
+    truth, named = (np.array(each, np.int64) for each in zip(*pairs, strict=True))
+    wanted = list(challenge_figures(truth, named).values())
+    np.testing.assert_allclose(fifteen(confusion(truth, named)), wanted, atol=1e-12)
+
+
+@pytest.mark.parametrize("scale", list(Scale))
+def test_the_configurations_differ_in_what_their_names_say(scale: Scale) -> None:
+    rows = {row.name: row.configs[Artifact.MOTION] for row in comparisons.configurations(scale)}
+    assert len(rows) == 14
+    method = rows["BRIQA, rotating batches, cross-entropy"]
+    assert (method.reweight, method.batching, method.loss, method.variation) == (
+        *(True, "rotating"),
+        *("cross-entropy", "none"),
+    )
+    for name, its in rows.items():
+        assert its.reweight == name.startswith("BRIQA")
+        assert (its.batching == "rotating") == ("rotating batches" in name)
+        assert (its.variation == "half-turn") == name.endswith(", rotated")
+        assert its.encoder.endswith("+dft") == ("DFT" in name)
+    # rotating batches and reweighting, each with and without
+    four = {(its.reweight, its.batching) for its in rows.values() if its.loss == "cross-entropy"}
+    assert len(four) == 4
+
+
+@pytest.mark.parametrize("scale", list(Scale))
+def test_encoders_differ_in_nothing_else(scale: Scale) -> None:
+    rows = comparisons.encoders(scale)
+    for artifact in Artifact:
+        others = [row.configs[artifact].model_dump(exclude={"encoder", "width"}) for row in rows]
+        assert all(other == others[0] for other in others)
+    assert len({row.configs[Artifact.NOISE].encoder for row in rows}) == len(rows) >= 5
+
+
+@pytest.fixture(scope="module")
+def study(tmp_path_factory: pytest.TempPathFactory) -> Study:
+    torch.set_num_threads(1)
+    data = tmp_path_factory.mktemp("lisa")
+    write_lisa_folder(data, subjects=4)
+    return Study(data, data / ".inputs", tmp_path_factory.mktemp("out"), folds=3, repeats=1)
+
+
+@pytest.fixture(scope="module")
+def row() -> Row:
+    config = FitConfig(width=1, epochs=0, variation="none", batching="standard")
+    return Row("tiny", dict.fromkeys((Artifact.NOISE, Artifact.MOTION), config))
+
+
+def test_runs_are_shared_between_rows_and_named_for_all_they_depend_on(study: Study, row: Row) -> None:
+    same, other = row.but("same"), row.but("other", reweight=False)
+    folders = [{job.folder(study) for job in jobs_of(each, study)} for each in (row, same, other)]
+    assert folders[0] == folders[1]
+    assert not folders[0] & folders[2]
+    assert len(folders[0]) == 2 * 3
+
+
+def test_what_is_done_is_not_run_again_and_the_figures_come_from_what_was_said(
+    study: Study, row: Row, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scans = read_scans(study.data)
+    everything = inputs(scans, [np.zeros((1, 1, 1), np.float16)] * len(scans))
+    for job in jobs_of(row, study):  # as a finished run leaves them; the truth for Noise, always "none" for Motion
+        test = everything.of(subjects_of(study.parts(job.repeat, job.fold), TEST))
+        truth = test.labels[:, list(Artifact).index(job.artifact)]
+        named = truth if job.artifact is Artifact.NOISE else np.zeros_like(truth)
+        job.folder(study).mkdir(parents=True)
+        subjects = [scan.subject for scan in test.scans]
+        save_predictions({job.artifact: Graded(subjects, truth, np.eye(3)[named])}, test, job.folder(study))
+    monkeypatch.setattr(jobs, "run", _fail)
+    run_all(jobs_of(row, study), study, workers=1, scheduler=None)
+
+    found = said(row, study, {scan.path.name: scan.subject for scan in scans})
+    assert sorted(found[Artifact.NOISE].subjects) == sorted(scan.subject for scan in scans)
+    measure = Measure([scan.subject for scan in scans])
+    assert measure.of(found[Artifact.NOISE])[0] == pytest.approx(1)
+    assert measure.of(found[Artifact.MOTION])[0, MACRO_F1] == pytest.approx(1 / 6)
+    assert severity_f1(found[Artifact.MOTION], measure)[0].tolist() == pytest.approx([1 / 2, 0, 0])
+
+
+def _fail(*_: object) -> None:
+    raise AssertionError("a finished run was begun again")
+
+
+def _graded(right: Callable[[int], bool]) -> Graded:
+    truth = np.arange(60) % 3
+    named = np.where([right(i) for i in range(60)], truth, (truth + 1) % 3)
+    return Graded([f"S{i // 3}" for i in range(60)], truth, np.eye(3)[named])
+
+
+def test_a_rows_difference_from_itself_is_nothing_and_from_a_worse_one_is_more() -> None:
+    good = {Artifact.NOISE: _graded(lambda i: i % 10 > 0)}
+    bad = {Artifact.NOISE: _graded(lambda i: i % 10 > 5)}
+    measure = Measure(good[Artifact.NOISE].subjects)
+    _, first, same, worse = configuration_table({"good": good, "again": good, "bad": bad}, measure)
+    assert first[0] == "good"
+    assert same[-1] == "+0.000 (+0.000 – +0.000)"
+    low, high = (float(value) for value in worse[-1].split("(")[1].rstrip(")").split(" – "))
+    assert low < high < 0
+    best = chosen_table({"bad": bad, "good": good}, {"baseline": bad}, measure)[1]
+    assert best[1].startswith("good: 0.9")
+
+
+def test_a_table_is_markdown_and_csv(tmp_path: Path) -> None:
+    rows = {"one": {Artifact.NOISE: _graded(lambda i: True)}}
+    cells = encoder_table(rows, Measure(rows["one"][Artifact.NOISE].subjects))
+    markdown = write_table(cells, tmp_path / "t.csv").splitlines()
+    assert markdown[2].startswith("| one | 1.000 | 1.000 (1.000 – 1.000) |")
+    assert (tmp_path / "t.csv").read_text().splitlines()[1].startswith("one,1.000,")
+
+
+def test_a_job_is_run_to_its_predictions_and_its_learning_curve(study: Study, tmp_path: Path) -> None:
+    config = FitConfig(width=1, epochs=1, variation="none", batching="standard")
+    job, its = Job(Artifact.ZIPPER, config, 1, 1), Study(study.data, study.cache, tmp_path, 3, 1)
+    for scan in read_scans(study.data):
+        cached_input(scan, study.cache)
+    jobs.run(job, its)
+    assert job.is_done(its)
+    rows = (job.folder(its) / "Zipper.epochs.csv").read_text().splitlines()
+    assert [row.split(",")[0] for row in rows] == ["epoch", "0", "1"]
+
+
+def test_a_missing_cluster_is_named(study: Study, row: Row) -> None:
+    pytest.importorskip("distributed")
+    with pytest.raises(ConfigError, match="No Dask scheduler answers"):
+        run_all(jobs_of(row, study), study, workers=1, scheduler="tcp://127.0.0.1:1")
+
+
+def test_figures_are_drawn(study: Study, row: Row, tmp_path: Path) -> None:
+    pytest.importorskip("matplotlib")
+    from train.figures import draw_figures
+
+    graded = {Artifact.NOISE: _graded(lambda i: i % 4 > 0)}
+    paths = draw_figures(graded, Measure(graded[Artifact.NOISE].subjects), [], study, tmp_path)
+    assert [path.name for path in paths] == ["confusion.svg", "reliability.svg", "f1.svg", "curves.svg"]
+    assert all("<svg" in path.read_text() for path in paths)
+
+
+def test_a_study_whose_runs_are_done_becomes_a_report(
+    study: Study, row: Row, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("matplotlib")
+    from train.study import compare
+
+    base = row.but("baseline", plane_weight=0.0)
+    monkeypatch.setattr(comparisons, "briqa", lambda _: row)
+    monkeypatch.setattr(comparisons, "baseline", lambda _: base)
+    monkeypatch.setattr(comparisons, "encoders", lambda _: [row])
+    monkeypatch.setattr(comparisons, "configurations", lambda _: [base.but("plain"), row])
+    its, scans = Study(study.data, study.cache, tmp_path, 3, 1), read_scans(study.data)
+    everything = inputs(scans, [np.zeros((1, 1, 1), np.float16)] * len(scans))
+    for job in [job for each in (row, base) for job in jobs_of(each, its)]:
+        test = everything.of(subjects_of(its.parts(job.repeat, job.fold), TEST))
+        truth = test.labels[:, list(Artifact).index(job.artifact)]
+        folder = job.folder(its)
+        folder.mkdir(parents=True)
+        save_predictions({job.artifact: Graded([s.subject for s in test.scans], truth, np.eye(3)[truth])}, test, folder)
+        (folder / f"{job.artifact}.epochs.csv").write_text("epoch,macro_f1\n0,0.5\n")
+    report = compare(its, Scale.SMALL, list(row.configs), workers=1).read_text()
+    assert "| tiny | 1.000 | 1.000 | 1.000 (1.000 – 1.000) | 1.000 (1.000 – 1.000) |" in report
+    assert "+0.000 (+0.000 – +0.000)" in report
+    assert "always the commonest" in report
+    for name in ("encoders.csv", "configurations.csv", "chosen.csv", "figures/curves.svg", "metrics.npz"):
+        assert (tmp_path / name).is_file()

@@ -1,0 +1,93 @@
+"""What the paper compares (BRIQA, arXiv 2510.26661): encoders (its Table 2) and configurations (Table 3), as rows."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+
+from qcnode.artifacts import Artifact
+from train.config import FitConfig, read_config
+
+
+class Scale(StrEnum):
+    """How much is computed."""
+
+    SMALL = "small"  # narrow encoders, few epochs: hours on two cores
+    PAPER = "paper"  # the published sizes: days on a GPU
+
+
+@dataclass(frozen=True)
+class Row:
+    """One line of a table: a name, and each artifact's configuration."""
+
+    name: str
+    configs: Mapping[Artifact, FitConfig]
+
+    def but(self, name: str, **changes: object) -> Row:
+        """The row with these keys set otherwise."""
+        configs = {a: FitConfig.model_validate(its.model_dump() | changes) for a, its in self.configs.items()}
+        return Row(name, configs)
+
+    def fused(self, name: str) -> Row:
+        """The row with a second encoder on the spectrum."""
+        fused = {a: its.model_copy(update={"encoder": f"{its.encoder}+dft"}) for a, its in self.configs.items()}
+        return Row(name, fused)
+
+
+# At the small scale, an encoder's width; the published one at the paper's.
+_SMALL_WIDTHS = {"compact-resnet": 8, "resnet10": 2, "resnet18": 2, "densenet169": 4, "mednext_s": 2}
+_PAPERS_ENCODERS = ("resnet10", "resnet18", "resnet50", "resnet101", "densenet169", "densenet264", "mednext_s")
+_REGULARIZED = {"weight_decay": 0.01, "dropout": 0.5, "label_smoothing": 0.1}  # the paper does not say with what
+
+
+def briqa(scale: Scale) -> Row:
+    """The method whole: reweighting, rotating batches, cross-entropy, no rotation; the scale's usual encoders."""
+    preset = "briqa-table" if scale is Scale.PAPER else "tables-small"
+    config = read_config(Path(preset))
+    return Row("BRIQA, rotating batches, cross-entropy", {artifact: config.of(artifact) for artifact in Artifact})
+
+
+def encoders(scale: Scale) -> list[Row]:
+    """Table 2: the method with one encoder for all artifacts."""
+    method = briqa(scale)
+    if scale is Scale.PAPER:
+        return [method.but(name, encoder=name) for name in _PAPERS_ENCODERS]
+    return [method.but(name, encoder=name, width=width) for name, width in _SMALL_WIDTHS.items()]
+
+
+def configurations(scale: Scale) -> list[Row]:
+    """Table 3, from plain cross-entropy (the first row) to the method (the last but one).
+
+    The last row is not the paper's: rotating batches without reweighting, which tells their effects apart.
+    """
+    method = briqa(scale)
+    turned = {"variation": "half-turn"}
+    plain = method.but("cross-entropy", reweight=False, batching="standard")
+    standard = method.but("BRIQA, cross-entropy", batching="standard")
+    return [
+        plain,
+        plain.but("cross-entropy, rotated", **turned),
+        plain.but("ordinal", loss="corn"),
+        plain.but("weighted cross-entropy", loss="weighted"),
+        plain.but("regularization", **_REGULARIZED),
+        plain.but("regularization, rotated", **_REGULARIZED, **turned),
+        plain.fused("DFT fusion"),
+        standard,
+        standard.but("BRIQA, cross-entropy, rotated", **turned),
+        standard.but("BRIQA, ordinal", loss="corn"),
+        standard.but("BRIQA, focal", loss="focal"),
+        standard.fused("BRIQA, DFT fusion"),
+        method,
+        method.but("rotating batches, cross-entropy", reweight=False),
+    ]
+
+
+def baseline(scale: Scale) -> Row:
+    """Table 4's baseline: the challenge's, with the scale's largest DenseNet."""
+    if scale is Scale.PAPER:
+        config = read_config(Path("baseline"))
+        return Row("baseline", {artifact: config.of(artifact) for artifact in Artifact})
+    plain = {"reweight": False, "batching": "standard", "plane_weight": 0}
+    return briqa(scale).but("baseline", encoder="densenet169", width=_SMALL_WIDTHS["densenet169"], **plain)

@@ -1,0 +1,105 @@
+"""Rated scans → the same scans and, beside each, copies with artifacts drawn onto them, in the LISA layout.
+
+A copy is called `…_copy-1_LF_axi.nii.gz` after its scan, so that it is of the same patient; a JSON record beside it has
+its scan, the draw, and what the draw changed. Labels are the more severe of the scan's and the drawn.
+"""
+
+from __future__ import annotations
+
+import csv
+import gzip
+import json
+import logging
+import multiprocessing
+import shutil
+import zlib
+from collections.abc import Sequence
+from concurrent.futures import ProcessPoolExecutor
+from functools import partial
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import torch
+
+from qcnode.artifacts import Artifact
+from train.appearance import applied, draw, draw_levels, is_true
+from train.counts import counts_by_severity
+from train.dataset import LABELS, SUBJECTS, Scan, read_scans
+from train.progress import progress
+from train.severity import OutOfContract
+
+log = logging.getLogger(__name__)
+_ATTEMPTS = 40
+
+
+def simulate_copies(folder: Path, out: Path, *, seed: int, copies: int = 1, workers: int = 2) -> str:
+    """Write the folder's scans and `copies` of each into `out`; what is there already stays.
+
+    Returns how many scans of each severity there were before and are after, as a Markdown table.
+    """
+    scans = read_scans(folder)
+    out.mkdir(parents=True, exist_ok=True)
+    if (folder / SUBJECTS).is_file():
+        shutil.copyfile(folder / SUBJECTS, out / SUBJECTS)
+    context = multiprocessing.get_context("spawn")  # torch's threads do not survive a fork
+    one = partial(_with_copies, out=out, seed=seed, copies=copies)
+    with ProcessPoolExecutor(workers, context, initializer=torch.set_num_threads, initargs=(1,)) as pool:
+        rows = [row for rows in pool.map(one, progress(scans, "simulate")) for row in rows]
+    partial_table = out / f"{LABELS}.partial"
+    with partial_table.open("w", newline="") as file:
+        csv.writer(file).writerows([["filename", *(artifact.value for artifact in Artifact)], *rows])
+    partial_table.replace(out / LABELS)
+    return _before_and_after(scans, read_scans(out))
+
+
+def write_copy(scan: Scan, out: Path, *, seed: int, number: int) -> tuple[str, list[int]]:
+    """The scan with a draw on it, always the same for a seed and number; returns its file's name and labels.
+
+    Severities are drawn once, their parameters until every one is true in the image; raises OutOfContract where none
+    are, as when the scan's own artifacts drown them.
+    """
+    stem, _, plane = scan.path.name.partition("_LF_")
+    name = f"{stem}_copy-{number}_LF_{plane.removesuffix('.gz')}.gz"
+    record_path = out / name.replace(".nii.gz", ".json")
+    if record_path.is_file():
+        return name, json.loads(record_path.read_text())["labels"]
+    generator = np.random.default_rng([seed, number, zlib.crc32(scan.path.name.encode())])
+    levels = draw_levels(generator)
+    source = nib.as_closest_canonical(nib.load(scan.path))
+    image = np.maximum(np.asarray(source.dataobj, np.float32), 0)
+    for _ in range(_ATTEMPTS):
+        drawn = draw(generator, levels)
+        changed, effects = applied(image, source.affine, drawn)
+        if is_true(drawn, effects):
+            break
+    else:
+        raise OutOfContract(f"{scan.path.name}: what was drawn cannot be seen in it; leave this copy out")
+    labels = [max(old, int(levels[artifact])) for old, artifact in zip(scan.labels, Artifact, strict=True)]
+    (out / name).write_bytes(gzip.compress(nib.Nifti1Image(changed, source.affine).to_bytes(), 1, mtime=0))
+    record = {"preset": "paper", "scan": scan.path.name, "seed": seed, "labels": labels, "effects": effects}
+    record_path.write_text(json.dumps(record | {"draw": drawn.to_json()}))
+    return name, labels
+
+
+def _with_copies(scan: Scan, out: Path, seed: int, copies: int) -> list[list[str | int]]:
+    """The scan and its copies, written; their rows in the table."""
+    if not (out / scan.path.name).is_file():
+        shutil.copyfile(scan.path, out / scan.path.name)
+    rows: list[list[str | int]] = [[scan.path.name, *scan.labels]]
+    for number in range(1, copies + 1):
+        try:
+            name, labels = write_copy(scan, out, seed=seed, number=number)
+        except OutOfContract as reason:
+            log.warning('copy_left_out reason="%s"', reason)
+            continue
+        rows.append([name, *labels])
+    return rows
+
+
+def _before_and_after(before: Sequence[Scan], after: Sequence[Scan]) -> str:
+    rows = [f"| scans 0 / 1 / 2 | before ({len(before)}) | after ({len(after)}) |", "|---|---|---|"]
+    for artifact in Artifact:
+        counts = (" / ".join(map(str, counts_by_severity(scans, artifact))) for scans in (before, after))
+        rows.append(f"| {artifact} | {' | '.join(counts)} |")
+    return "\n".join(rows)
