@@ -47,7 +47,7 @@ def test_briqa_is_the_papers_choice_and_its_two_readings_differ_in_distortion_al
     [
         ({"preprocessing": "cube-9"}, "choose from grid-1, cube-1"),
         ({"preprocessing": "cube-1"}, 'variation is "half-turn" or "none"'),
-        ({"preprocessing": "cube-1", "variation": "none"}, "compact-resnet takes logarithms"),
+        ({"preprocessing": "cube-1", "variation": "none"}, "compact-resnet reckons with intensities"),
         ({"members": {"Noise": {"preprocessing": "cube-1"}}}, "the same for all members"),
     ],
 )

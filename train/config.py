@@ -12,6 +12,7 @@ from qcnode.artifacts import Artifact
 from qcnode.errors import ConfigError
 from qcnode.imaging.preprocess import CUBE, INPUT_SHAPES, PREPROCESSING
 
+_OF_INTENSITIES = ("compact-resnet", "mirror-resnet", "plane-profiles")  # and of their places, in mm
 PRESETS = Path(__file__).parent / "presets"
 _SHAREDS_OWN = {"members", "shared_epochs", "shared_learning_rate", "shared_redraw"}
 _MEMBERS_OWN = {
@@ -72,8 +73,8 @@ class FitConfig(BaseModel):
             raise ValueError(
                 f'with preprocessing = "{CUBE}", nothing is redrawn, and variation is "half-turn" or "none"'
             )
-        if self.preprocessing == CUBE and self.model == "network" and self.encoder.startswith("compact-resnet"):
-            raise ValueError(f'compact-resnet takes logarithms of intensities; name another for "{CUBE}"')
+        if self.preprocessing == CUBE and self.model == "network" and self.encoder.startswith(_OF_INTENSITIES):
+            raise ValueError(f'{self.encoder} reckons with intensities above zero; name another for "{CUBE}"')
         for key in ("model", "preprocessing"):
             if any(key in its for its in self.members.values()):
                 raise ValueError(f"{key} is the same for all members; set it above them")
