@@ -9,11 +9,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal, Protocol
 
-from pynetdicom.pdu_primitives import A_ASSOCIATE
-
 from qcnode.errors import TransientError
 from qcnode.intake import dimse, pdu
-from qcnode.intake.negotiation import Accepted, Rejection, request_of
+from qcnode.intake.negotiation import Accepted, Proposal, Rejection, proposal_of
 from qcnode.intake.transport import Connection, ConnectionEnded, PeerSilent
 
 SUCCESS = 0x0000
@@ -43,7 +41,7 @@ class Answer:
 class Services(Protocol):
     """What the associations of one listener ask it; called from their threads."""
 
-    def admit(self, association: Association, request: A_ASSOCIATE) -> Accepted | Rejection:
+    def admit(self, association: Association, proposal: Proposal) -> Accepted | Rejection:
         """Whether, and with which presentation contexts, the association is accepted."""
 
     def established(self, association: Association) -> None:
@@ -140,9 +138,9 @@ class Association:
             raise _PeerAbortedError
         if kind is not pdu.Type.ASSOCIATE_RQ:
             raise pdu.Violation("it did not begin with an association request", pdu.Abort.UNEXPECTED_PDU)
-        request = request_of(body)
-        self.calling_ae, self.called_ae = str(request.calling_ae_title), str(request.called_ae_title)
-        answer = self._services.admit(self, request)
+        proposal = proposal_of(body)
+        self.calling_ae, self.called_ae = proposal.calling_ae, proposal.called_ae
+        answer = self._services.admit(self, proposal)
         if isinstance(answer, Rejection):
             self._connection.send(answer.pdu, self._deadline())
             return answer

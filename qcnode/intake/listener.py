@@ -23,7 +23,6 @@ from datetime import UTC, datetime
 from ipaddress import IPv6Address, ip_address
 
 from pynetdicom import _config, build_context
-from pynetdicom.pdu_primitives import A_ASSOCIATE
 
 from qcnode.config import Dicom
 from qcnode.errors import trail
@@ -31,6 +30,7 @@ from qcnode.intake import dimse, mpps, negotiation
 from qcnode.intake.association import SUCCESS, UNRECOGNIZED_OPERATION, Answer, Association, Ending, Limits
 from qcnode.intake.associations import AssociationEvent, Associations, Kind
 from qcnode.intake.completeness import AssociationState
+from qcnode.intake.negotiation import Accepted, Proposal, Rejection
 from qcnode.intake.spool import Spool
 from qcnode.intake.storing import MEGABYTE, Received, Room, Storing
 from qcnode.intake.transport import Connection
@@ -136,7 +136,7 @@ class Listener:
 
     # What associations ask of the listener
 
-    def admit(self, association: Association, request: A_ASSOCIATE) -> negotiation.Accepted | negotiation.Rejection:
+    def admit(self, association: Association, proposal: Proposal) -> Accepted | Rejection:
         """Refuse a peer that is not allowed, or too many; to any other, offer to store what it proposes."""
         settings = self._settings
         if not self._is_near(association.address):
@@ -147,11 +147,8 @@ class Listener:
             return negotiation.CALLED_AE_TITLE
         if not self._room.has():
             return negotiation.DISK_FLOOR
-        proposed = request.presentation_context_definition_list
-        offered = [build_context(VERIFICATION), *negotiation.storage_contexts(proposed)]
-        if self._steps is not None:
-            offered.append(mpps.context())
-        accepted = negotiation.accept(request, offered, settings.maximum_pdu_bytes)
+        services = [build_context(VERIFICATION), *([mpps.context()] if self._steps is not None else [])]
+        accepted = proposal.accepted(settings.maximum_pdu_bytes, services)
         if not self.associations.opened(association, settings.maximum_associations):
             return negotiation.LOCAL_LIMIT
         return accepted

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 from pydicom.pixels import get_decoder  # type: ignore[attr-defined]
 from pydicom.uid import UID
@@ -31,6 +32,7 @@ _STORAGE_BRANCH = "1.2.840.10008.5.1.4.1.1."  # where PS3.6 registers storage SO
 
 _APPLICATION_CONTEXT = UID("1.2.840.10008.3.1.1.1")  # PS3.7 Section A.2.1
 _PDU_HEADER_BYTES = 6
+_REMEMBERED_BYTES = 32_768  # of a request; 128 presentation contexts with two transfer syntaxes take 15 KB
 
 
 @dataclass(frozen=True)
@@ -63,18 +65,43 @@ class Accepted:
     transfer_syntaxes: Mapping[int, str]
 
 
-def request_of(body: bytes | bytearray) -> A_ASSOCIATE:
-    """The association request in an A-ASSOCIATE-RQ without its header; a Violation where it is damaged."""
-    request = A_ASSOCIATE_RQ()
-    try:
-        request.decode(bytes(_PDU_HEADER_BYTES) + bytes(body))
-        return request.to_primitive()
-    except (AssertionError, ValueError, TypeError, KeyError, IndexError, AttributeError, struct.error) as error:
-        raise pdu.Violation("the association request is damaged", pdu.Abort.INVALID_PARAMETER) from error
+class Proposal:
+    """An association request, and the answers to it that were made so far.
+
+    Consoles propose the same for every instance, and coding a hundred presentation contexts takes longer than storing
+    a slice: `proposal_of` gives the same proposal for the same bytes, which nobody changes.
+    """
+
+    def __init__(self, body: bytes) -> None:
+        """From an A-ASSOCIATE-RQ without its header; a Violation where it is damaged."""
+        request = A_ASSOCIATE_RQ()
+        try:
+            request.decode(bytes(_PDU_HEADER_BYTES) + body)
+            self._request = request.to_primitive()
+        except (AssertionError, ValueError, TypeError, KeyError, IndexError, AttributeError, struct.error) as error:
+            raise pdu.Violation("the association request is damaged", pdu.Abort.INVALID_PARAMETER) from error
+        self.calling_ae, self.called_ae = str(self._request.calling_ae_title), str(self._request.called_ae_title)
+        self._answers: dict[tuple[str | int | None, ...], Accepted] = {}
+
+    def accepted(self, maximum_pdu_bytes: int, services: Sequence[PresentationContext]) -> Accepted:
+        """The association with those of its presentation contexts that are for storage or for one of the services."""
+        key = (maximum_pdu_bytes, *(service.abstract_syntax for service in services))
+        if key not in self._answers:
+            offered = [*services, *storage_contexts(self._request.presentation_context_definition_list)]
+            self._answers[key] = _accepted(self._request, offered, maximum_pdu_bytes)
+        return self._answers[key]
 
 
-def accept(request: A_ASSOCIATE, offered: list[PresentationContext], maximum_pdu_bytes: int) -> Accepted:
-    """Accept the association, with those of its presentation contexts that we offer too."""
+def proposal_of(body: bytes | bytearray) -> Proposal:
+    """What the association request proposes; see Proposal."""
+    whole = bytes(body)
+    return _remembered(whole) if len(whole) <= _REMEMBERED_BYTES else Proposal(whole)
+
+
+_remembered = lru_cache(maxsize=16)(Proposal)
+
+
+def _accepted(request: A_ASSOCIATE, offered: list[PresentationContext], maximum_pdu_bytes: int) -> Accepted:
     results, _ = negotiate_as_acceptor(request.presentation_context_definition_list, offered)
     answer = A_ASSOCIATE()
     answer.application_context_name = _APPLICATION_CONTEXT
