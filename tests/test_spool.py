@@ -15,12 +15,19 @@ import pytest
 from dicom_instances import SERIES, classic_slice, part10
 
 from qcnode.errors import PermanentError
-from qcnode.intake.disk import sealed
+from qcnode.intake.disk import data_set_digest, sealed
 from qcnode.intake.spool import Outcome, Receipt, Spool, write_durably
 
 SOP = f"{SERIES}.1"
-FIRST = b"".join(sealed(part10(classic_slice(1))))
-OTHER = b"".join(sealed(part10(classic_slice(1, ImageComments="other bytes"))))
+
+
+def whole(data: bytes) -> bytes:
+    """The file as the spool keeps it."""
+    return b"".join(sealed(data, data_set_digest(data)))
+
+
+FIRST = whole(part10(classic_slice(1)))
+OTHER = whole(part10(classic_slice(1, ImageComments="other bytes")))
 
 
 @pytest.fixture(params=[True, False], ids=["one-sync", "folders-too"], autouse=True)

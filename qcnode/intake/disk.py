@@ -7,7 +7,7 @@ import os
 from pathlib import Path
 
 _PREAMBLE_BYTES = 128
-_MARK = b"QCNODE01"
+_MARK = b"QCNODE02"
 _SEAL_BYTES = len(_MARK) + hashlib.sha256().digest_size
 
 
@@ -30,10 +30,17 @@ def syncs_names_with_files(folder: Path) -> bool:
     return kinds == {"xfs"} or (kinds == {"ext4"} and any(Path("/proc/fs/jbd2").glob(f"{name}-*")))
 
 
-def sealed(part10: bytes) -> tuple[bytes, memoryview]:
-    """The file in two parts, its preamble holding a seal over all that follows (PS3.10 Section 7.1 leaves it free)."""
-    rest = memoryview(part10)[_PREAMBLE_BYTES:]
-    return (_MARK + hashlib.sha256(rest).digest()).ljust(_PREAMBLE_BYTES, b"\0"), rest
+def data_set_digest(part10: bytes) -> bytes:
+    """SHA-256 of what follows the file meta, so that another sender's name in it makes no other instance."""
+    return hashlib.sha256(memoryview(part10)[_data_set_at(part10) :]).digest()
+
+
+def sealed(part10: bytes, digest: bytes) -> tuple[bytes, memoryview]:
+    """The file in two parts, its preamble holding a seal over all that follows (PS3.10 Section 7.1 leaves it free).
+
+    digest: data_set_digest of the file, which is large, so that it is read through only once.
+    """
+    return (_MARK + _seal(part10, digest)).ljust(_PREAMBLE_BYTES, b"\0"), memoryview(part10)[_PREAMBLE_BYTES:]
 
 
 def is_whole(part10: bytes) -> bool:
@@ -42,7 +49,18 @@ def is_whole(part10: bytes) -> bool:
         return False
     if not part10.startswith(_MARK):
         return True
-    return part10[len(_MARK) : _SEAL_BYTES] == hashlib.sha256(memoryview(part10)[_PREAMBLE_BYTES:]).digest()
+    return part10[len(_MARK) : _SEAL_BYTES] == _seal(part10, data_set_digest(part10))
+
+
+def _seal(part10: bytes, digest: bytes) -> bytes:
+    return hashlib.sha256(part10[_PREAMBLE_BYTES : _data_set_at(part10)] + digest).digest()
+
+
+def _data_set_at(part10: bytes) -> int:
+    """Where the file meta ends, whose length its first element states (PS3.10 Section 7.1); 128 where it does not."""
+    if part10[132:136] != b"\x02\x00\x00\x00":
+        return _PREAMBLE_BYTES
+    return 144 + int.from_bytes(part10[140:144], "little")
 
 
 def sync_folder(folder: Path) -> None:

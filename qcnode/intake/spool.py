@@ -12,19 +12,18 @@ file system keeps its metadata in order, the one sync of the file is enough (dis
 
 from __future__ import annotations
 
-import hashlib
 import os
 import shutil
 import tempfile
 import threading
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 
 from qcnode.errors import PermanentError
-from qcnode.intake.disk import is_whole, sealed, sync_folder, syncs_names_with_files
+from qcnode.intake.disk import data_set_digest, is_whole, sealed, sync_folder, syncs_names_with_files
 from qcnode.intake.facts import is_uid
 
 
@@ -40,8 +39,8 @@ class Outcome(StrEnum):
 class Receipt:
     """An instance that is on disk for good.
 
-    path: relative to the state folder. sha256: hexadecimal, of the data set without the file meta, so that another
-    sender's name in it makes no other instance. size: bytes of the file.
+    path: relative to the state folder. sha256: hexadecimal, of the data set without the file meta. size: bytes of the
+    file.
     """
 
     outcome: Outcome
@@ -77,15 +76,15 @@ class Spool:
     def put(self, data: bytes, series_uid: str, sop_instance_uid: str) -> Receipt:
         """Keep the bytes of a Part 10 file, in whose preamble its seal is put; OSError when it is not durable."""
         name = self._path(series_uid, sop_instance_uid)
-        digest = _digest(data)
-        with self._alone(name), _file(data, self._temporary) as (descriptor, temporary):
+        digest = data_set_digest(data)
+        with self._alone(name), _file(sealed(data, digest), self._temporary) as (descriptor, temporary):
             outcome = Outcome.STORED
             is_new = self._linked(temporary, name)
-            if not is_new and _digest(name.read_bytes()) == digest:
+            if not is_new and data_set_digest(name.read_bytes()) == digest:
                 outcome = Outcome.DUPLICATE
             elif not is_new:
                 outcome = Outcome.CONFLICT
-                name = self._conflicts / series_uid / f"{sop_instance_uid}.{digest[:16]}.dcm"
+                name = self._conflicts / series_uid / f"{sop_instance_uid}.{digest.hex()[:16]}.dcm"
                 is_new = self._linked(temporary, name)
             try:
                 self._sync(name, descriptor if is_new else None)
@@ -93,7 +92,7 @@ class Spool:
                 if is_new:  # it may be torn; and nobody else has it, as we are alone with its name
                     name.unlink(missing_ok=True)
                 raise
-        return Receipt(outcome, name.relative_to(self._state), digest, len(data))
+        return Receipt(outcome, name.relative_to(self._state), digest.hex(), len(data))
 
     def read(self, series_uid: str, sop_instance_uid: str) -> bytes:
         """The bytes of one instance's Part 10 file."""
@@ -103,7 +102,7 @@ class Spool:
         """The receipt of an instance that is there already."""
         path = self._path(series_uid, sop_instance_uid)
         data = path.read_bytes()
-        return Receipt(Outcome.STORED, path.relative_to(self._state), _digest(data), len(data))
+        return Receipt(Outcome.STORED, path.relative_to(self._state), data_set_digest(data).hex(), len(data))
 
     def instances(self, series_uid: str) -> tuple[str, ...]:
         """The SOP Instance UIDs of a series, sorted; none for a series that is not here."""
@@ -212,12 +211,12 @@ def write_durably(path: Path, data: bytes) -> None:
 
 
 @contextmanager
-def _file(data: bytes, folder: Path) -> Iterator[tuple[int, Path]]:
-    """A file of its own name in the folder that holds the sealed data, not synced; its name goes at the end."""
+def _file(parts: Iterable[bytes | memoryview], folder: Path) -> Iterator[tuple[int, Path]]:
+    """A file of its own name in the folder that holds these parts, not synced; its name goes at the end."""
     descriptor, name = tempfile.mkstemp(prefix=".", suffix=".partial", dir=folder)
     try:
         with os.fdopen(descriptor, "wb", buffering=0) as file:
-            for part in sealed(data):
+            for part in parts:
                 rest = memoryview(part)
                 while rest:
                     rest = rest[file.write(rest) :]
@@ -239,9 +238,3 @@ def _written(data: bytes, folder: Path) -> Path:
         temporary.unlink(missing_ok=True)
         raise
     return temporary
-
-
-def _digest(part10: bytes) -> str:
-    """SHA-256 of what follows the file meta, whose length its first element states (PS3.10 Section 7.1)."""
-    meta_length = int.from_bytes(part10[140:144], "little") if part10[132:136] == b"\x02\x00\x00\x00" else -144
-    return hashlib.sha256(memoryview(part10)[144 + meta_length :]).hexdigest()
