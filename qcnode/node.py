@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import fcntl
 import logging
-import queue
 import random
 import threading
 import time
@@ -22,6 +21,7 @@ from qcnode.config import Settings, StateFolder
 from qcnode.delivery import outbox
 from qcnode.errors import ConfigError, PermanentError, TransientError
 from qcnode.grading import Grading, check_weights
+from qcnode.intake.backlog import Backlog
 from qcnode.intake.listener import AssociationEvent, Listener, Received
 from qcnode.intake.mpps import ProcedureSteps
 from qcnode.intake.spool import Spool
@@ -38,6 +38,7 @@ RETENTION_JUMP = timedelta(hours=1)  # a clock that is set forward by more makes
 RETENTION_REST_SECONDS = 86400.0
 _UNUSUAL = ("aborted", "rejected")  # what becomes of an association that is worth an event
 BATCH = 256  # instances that the recorder writes in one transaction at the most
+LONGEST_REST_SECONDS = 0.25  # of the recorder: a stack's grace is counted in seconds
 
 
 class Node:
@@ -45,7 +46,7 @@ class Node:
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
-        self._arrivals: queue.SimpleQueue[Received | AssociationEvent | None] = queue.SimpleQueue()
+        self._backlog = Backlog()
         self._running = ExitStack()
         self._ending = threading.Event()
         self._looks: dict[str, Look] = {}
@@ -66,7 +67,7 @@ class Node:
             grading = Grading(self.settings.assessing)
             undo.callback(grading.stop)
             steps = ProcedureSteps(self.store.performed, partial(self._wake, "assemble"))
-            self.listener = Listener(self.settings.dicom, self.spool, self._arrivals.put, self._arrivals.put, steps)
+            self.listener = Listener(self.settings.dicom, self.spool, self._backlog.add, self._backlog.add, steps)
             self.web = WebServer(self.settings.web, self.store, folder)
             self._scheduler = self._scheduled(grading)
             self._scheduler.start()
@@ -79,7 +80,7 @@ class Node:
             watcher = threading.Thread(target=self._watch_clock, name="clock")
             watcher.start()
             undo.callback(watcher.join)
-            undo.callback(self._arrivals.put, None)
+            undo.callback(self._backlog.end)
             undo.callback(self._ending.set)
             try:
                 self.listener.start()
@@ -130,8 +131,8 @@ class Node:
         if moved := self._quiet_clock.moved():
             self.store.clock_moved(moved, utc_now())
             self._looks.clear()
-        associations = self.listener.associations
-        ready, again = assemble_once(self.store, associations.state, self.settings, utc_now(), self._looks)
+        associations, arriving = self.listener.associations, self._backlog.series()
+        ready, again = assemble_once(self.store, associations.state, self.settings, utc_now(), self._looks, arriving)
         if ready:
             for name in ("assess", *self._deliver_jobs):
                 self._wake(name)
@@ -173,14 +174,13 @@ class Node:
 
     def _record(self) -> None:
         """Write what arrived into the ledger, as many at a time as are waiting; the spool already holds it for good."""
-        while True:
-            waiting = [self._arrivals.get()]
-            while len(waiting) < BATCH and not self._arrivals.empty():
-                waiting.append(self._arrivals.get())
-            began = time.monotonic()
+        ended = False
+        while not ended:
+            waiting, ended = self._backlog.take(BATCH)
             instances = [entry(one) for one in waiting if isinstance(one, Received)]
             unusual = [one for one in waiting if isinstance(one, AssociationEvent) and one.kind in _UNUSUAL]
             while True:
+                began = time.monotonic()
                 try:
                     self._index(instances)
                     for one in unusual:
@@ -191,11 +191,10 @@ class Node:
                     log.warning("recording_postponed instances=%d why=%r", len(instances), str(error))
                     if self._ending.wait(TICK_SECONDS):
                         return  # the next start adopts them from the spool
-            if None in waiting:
-                return
+            self._backlog.recorded(waiting)
             self._wake("assemble")
             # Rest for as long: where much arrives it comes in fewer, larger transactions, and others get their turn.
-            self._ending.wait(time.monotonic() - began)
+            self._ending.wait(min(time.monotonic() - began, LONGEST_REST_SECONDS))
 
     def _index(self, instances: list[records.Received]) -> None:
         """Record the instances at once, or, where the ledger refuses one of them, each for itself."""

@@ -6,7 +6,7 @@ None of them starts a thread or sleeps; the node's scheduler calls them, and so 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from concurrent.futures import BrokenExecutor
 from dataclasses import dataclass
 from datetime import datetime
@@ -27,7 +27,7 @@ from qcnode.worker import Job, Outcome
 log = logging.getLogger(__name__)
 
 Clock = Callable[[], datetime]
-FINISH_TRIES = 4  # each waits for the ledger's lock for half a minute
+FINISH_TRIES = 4  # each waits for the ledger for a minute at the most
 
 
 def adopt(store: Store, spool: Spool, now: datetime) -> int:
@@ -76,13 +76,15 @@ def assemble_once(
     settings: Settings,
     now: datetime,
     looks: dict[str, Look] | None = None,
+    arriving: Collection[str] = (),
 ) -> tuple[int, datetime | None]:
     """Mark each series ready that is complete by now, and have its images forwarded where they are asked for.
 
     One of another modality is excluded at once: what a node that gets everything is sent shall not queue for grading.
     Returns how many became ready, and when to look again: the earliest time at which one that waits will be complete.
     `looks` are those of the call before, by series; they are brought up to date, and spare a series' headers another
-    reading while it stays as it was. Empty them when the clock was moved.
+    reading while it stays as it was. Empty them when the clock was moved. `arriving` are series of which the ledger
+    lacks instances that are here: they are left alone, and whoever records those calls again.
     """
     looks = {} if looks is None else looks
     receiving = store.receiving()
@@ -92,6 +94,9 @@ def assemble_once(
     words = store.performed.announced([series.series_uid for series in receiving])
     for series in receiving:
         uid, over = series.series_uid, association(series.series_uid)
+        if uid in arriving:
+            looks.pop(uid, None)
+            continue
         last, announced = looks.get(uid), words.get(uid)
         as_it_was = last is not None and (last.series, last.association, last.announced) == (series, over, announced)
         if last is not None and as_it_was and now < last.until:
@@ -136,8 +141,7 @@ def assess_once(
         return False
     try:
         instances = tuple(spool.read(claim.series_uid, sop) for sop in claim.sop_instance_uids)
-        announced = store.performed.announced([claim.series_uid]).get(claim.series_uid)
-        outcome = submit(_job(claim, instances, settings, announced))
+        outcome = submit(_job(claim, instances, settings))
         _finish_patiently(store, folder, claim, outcome, settings, clock)
     except BrokenExecutor:
         store.fail(claim, "The grading process ended while it graded this series.", clock(), permanent=False)
@@ -205,7 +209,8 @@ def retain_once(
     return 0
 
 
-def _job(claim: Claim, instances: tuple[bytes, ...], settings: Settings, announced: Announced | None) -> Job:
+def _job(claim: Claim, instances: tuple[bytes, ...], settings: Settings) -> Job:
+    announced = claim.announced
     return Job(
         instances=instances,
         revision=claim.revision,

@@ -181,7 +181,7 @@ def test_what_arrives_is_recorded_once_the_ledger_can_be_reached(
     monkeypatch.setattr("qcnode.node.TICK_SECONDS", 0.05)
     monkeypatch.setattr(node.store, "record_instances", sometimes)
     with caplog.at_level(logging.WARNING, "qcnode"):
-        node._arrivals.put(Received(facts, receipt, "SWOOP1", NOW))
+        node._backlog.add(Received(facts, receipt, "SWOOP1", NOW))
         until(lambda: node.store.overview.detail(SERIES), "its record")
     assert attempts == [1, 1, 1]
     assert caplog.text.count("recording_postponed instances=1") == 2
@@ -224,7 +224,7 @@ def test_a_node_whose_ledger_is_out_of_reach_still_stops(settings: Settings, mon
         raise TransientError("The ledger is locked or out of reach; try again.")
 
     monkeypatch.setattr(node.store, "record_instances", never)
-    node._arrivals.put(Received(facts, receipt, "SWOOP1", NOW))
+    node._backlog.add(Received(facts, receipt, "SWOOP1", NOW))
     stopping = threading.Thread(target=node.stop)
     stopping.start()
     stopping.join(20)

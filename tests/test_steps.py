@@ -126,6 +126,17 @@ def test_slices_wait_for_the_grace_and_say_when(
     assert assemble_once(store, released, settings, NOW + grace) == (1, None)
 
 
+def test_a_part_of_a_stack_is_not_taken_for_all_of_it_while_the_rest_waits_to_be_recorded(
+    store: Store, spool: Spool, settings: Settings, slices: list[bytes]
+) -> None:
+    (series_uid,) = {put(spool, one) for one in slices[:5]}
+    adopt(store, spool, NOW)
+    late = NOW + timedelta(seconds=2 * settings.completeness.quiet_seconds)
+    looks: dict[str, Look] = {}
+    assert assemble_once(store, released, settings, late, looks, {series_uid}) == (0, None)
+    assert assemble_once(store, released, settings, late, looks) == (1, None)
+
+
 def test_the_scanner_s_word_is_news_about_a_series_that_stayed_as_it_was(
     store: Store, spool: Spool, settings: Settings, slices: list[bytes]
 ) -> None:

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from sqlalchemy import text
 
 from qcnode.errors import TransientError
-from qcnode.ledger import database
+from qcnode.ledger import database, turns
 from qcnode.ledger.database import Database, connect
 from qcnode.ledger.turns import Turns
 
@@ -56,20 +56,33 @@ class Crowd:
 @given(st.lists(st.booleans(), max_size=6))
 def test_who_came_first_is_first_and_the_patient_are_last(patience: list[bool]) -> None:
     crowd = Crowd(Turns())
-    with crowd.turns.turn(patient=True, seconds=1):
-        for patient in patience:
-            crowd.comes(patient)
-        assert crowd.had == []
-    crowd.goes()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(turns, "PATIENCE_SECONDS", 60.0)
+        with crowd.turns.turn(patient=True, seconds=1):
+            for patient in patience:
+                crowd.comes(patient)
+            assert crowd.had == []
+        crowd.goes()
     assert crowd.had == sorted(range(len(patience)), key=lambda number: (patience[number], number))
 
 
+def test_the_patient_give_way_to_nobody_who_comes_long_after_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(turns, "PATIENCE_SECONDS", 0.01)
+    crowd = Crowd(Turns())
+    with crowd.turns.turn(patient=False, seconds=1):
+        crowd.comes(patient=True)
+        time.sleep(0.02)
+        crowd.comes(patient=False)
+    crowd.goes()
+    assert crowd.had == [0, 1]
+
+
 def test_one_at_a_time_and_none_is_forgotten() -> None:
-    turns, inside, most, done = Turns(), [0], [0], [0]
+    taken, inside, most, done = Turns(), [0], [0], [0]
 
     def work(patient: bool) -> None:
         for _ in range(200):
-            with turns.turn(patient=patient, seconds=20):
+            with taken.turn(patient=patient, seconds=20):
                 inside[0] += 1
                 most[0] = max(most[0], inside[0])
                 time.sleep(0)
@@ -81,7 +94,7 @@ def test_one_at_a_time_and_none_is_forgotten() -> None:
         thread.start()
     for thread in threads:
         thread.join(60)
-    assert (most, done, turns._queue, turns._taken) == ([1], [800], [], False)
+    assert (most, done, taken._queue, taken._taken) == ([1], [800], [], False)
 
 
 def test_who_waits_in_vain_is_told_and_holds_up_nobody() -> None:
@@ -95,9 +108,9 @@ def test_who_waits_in_vain_is_told_and_holds_up_nobody() -> None:
 
 
 def test_a_turn_that_fails_is_handed_on() -> None:
-    turns = Turns()
+    failing = Turns()
     for _ in range(2):
-        with pytest.raises(ZeroDivisionError), turns.turn(patient=False, seconds=1):
+        with pytest.raises(ZeroDivisionError), failing.turn(patient=False, seconds=1):
             raise ZeroDivisionError
 
 

@@ -33,7 +33,7 @@ MAX_UNREACHABLE = 680  # attempts: a week of pauses, so that a long weekend cost
 MAX_REFUSALS = 8  # attempts: about ten minutes of pauses, so that an archive's restart costs nothing
 BATCH = 100  # objects over one association; each may need a presentation context, of which there are 128
 TURN_SECONDS = 2.0  # then the rest of a batch is left for the next: a report never waits for long behind many images
-SETTLE_TRIES = 4  # each waits for the ledger's lock for half a minute
+SETTLE_TRIES = 4  # each waits for the ledger for a minute at the most
 
 Sender = Callable[[Sequence[DueDelivery]], Sequence[Outcome]]
 

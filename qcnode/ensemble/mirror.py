@@ -98,7 +98,7 @@ class MeanAndMaximum(nn.Module):
 def mirror_plane(image: Tensor) -> MirrorPlane:
     """The plane that mirrors a coarse image (slice, row, column) best: sought coarsely everywhere, then finely there.
 
-    Its normal is within 36 degrees, each way, of one of the three axes.
+    Its normal is within some 46 degrees, each way, of one of the three axes.
     """
     thirds, halves = (F.avg_pool3d(image[None, None], factor)[0, 0] for factor in (3, 2))
     centre = _head_centre(image)

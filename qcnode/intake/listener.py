@@ -161,7 +161,9 @@ class Listener:
         """What there is no room for is not kept."""
         answer = self._storing.refuse(association, request, size)
         if request.field in mpps.FIELDS and self._steps is not None:
-            return self._steps.refuse(size, has_room=answer is None)
+            answer = self._steps.refuse(size, has_room=answer is None)
+            if answer is not None:
+                self._storing.forget(association)
         return answer
 
     def perform(

@@ -27,6 +27,7 @@ FIELDS = (Field.N_CREATE, Field.N_SET)
 LARGEST_BYTES = 4_000_000  # of an attribute list; a step of 1000 images takes some 100 KB
 TOO_LATE_ID = 0xA710  # Error ID of PS3.4 Table F.7.2-2
 
+_TOO_LARGE = Answer(Status.RESOURCE_LIMITATION, "The step is larger than the node accepts.")
 _NO_ROOM = Answer(Status.RESOURCE_LIMITATION, "The node has no room for it now; send it again later.")
 _TOO_LATE = Answer(
     Status.PROCESSING_FAILURE, "Performed Procedure Step Object may no longer be updated", TOO_LATE_ID
@@ -49,7 +50,9 @@ class ProcedureSteps:
 
     def refuse(self, size: int, *, has_room: bool) -> Answer | None:
         """The answer to what is too large, or has no room, before all of it is there."""
-        return None if has_room and size <= LARGEST_BYTES else _NO_ROOM
+        if size > LARGEST_BYTES:
+            return _TOO_LARGE
+        return None if has_room else _NO_ROOM
 
     def perform(self, request: Request, transfer_syntax: str, data: Sequence[memoryview], calling_ae: str) -> Answer:
         """Create or change a step."""

@@ -5,7 +5,6 @@ Everything else in the data set, the patient above all, is passed over.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from enum import IntEnum
 from io import BytesIO
 from typing import Any
@@ -31,7 +30,7 @@ TRANSFER_SYNTAXES = {  # those that cannot hide how much they hold, with the tag
 
 _STATUS = "PerformedProcedureStepStatus"
 _SERIES = "PerformedSeriesSequence"
-_REFERENCES = ("ReferencedImageSequence", "ReferencedNonImageCompositeSOPInstanceSequence")
+_IMAGES = "ReferencedImageSequence"
 _SPECIFIC: list[Any] = [Tag(_STATUS), Tag(_SERIES)]
 
 
@@ -93,16 +92,12 @@ def _series(ds: Dataset) -> dict[str, set[str]]:
     found: dict[str, set[str]] = {}
     for item in ds[_SERIES].value or ():
         sops = found.setdefault(_required_uid(item, "SeriesInstanceUID"), set())
-        sops.update(_required_uid(reference, "ReferencedSOPInstanceUID") for reference in _references(item))
+        # Images alone: a scanner names its raw data too, and sends it nowhere.
+        images = item[_IMAGES].value or () if _IMAGES in item else ()
+        sops.update(_required_uid(image, "ReferencedSOPInstanceUID") for image in images)
     if len(found) > MOST_SERIES:
         raise Unacceptable(Status.RESOURCE_LIMITATION, "The step names more series than the node takes.")
     return found
-
-
-def _references(series: Dataset) -> Iterator[Dataset]:
-    for keyword in _REFERENCES:
-        if keyword in series:
-            yield from series[keyword].value or ()
 
 
 def _required(ds: Dataset, keyword: str) -> str:

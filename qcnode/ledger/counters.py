@@ -60,7 +60,7 @@ class Counters:
 
 
 def counters(session: Session) -> Counters:
-    """How much of everything there is, from the tally: no table is read."""
+    """How much of everything there is, from the tally, which PostgreSQL counts when it is asked."""
     found = [row for row in session.execute(select(*Tally.__table__.columns)) if row.rows]
     words = {(row.counted, row.word): row.rows for row in found if row.counted != "delivery"}
     return Counters(

@@ -36,7 +36,7 @@ class PerformedSteps:
 
     def create(self, report: StepReport, now: datetime) -> bool:
         """Enter a step that begins; False, and nothing is changed, where it is known already."""
-        with self._database.writing() as session:
+        with self._database.writing(patient=True) as session:
             if session.get(PerformedStep, report.step_uid) is not None:
                 return False
             step = PerformedStep(sop_instance_uid=report.step_uid, state=StepState.IN_PROGRESS, created_at=now)
@@ -50,7 +50,7 @@ class PerformedSteps:
 
         When it ends, a series that was taken to be complete without all of its instances is waited for again.
         """
-        with self._database.writing() as session:
+        with self._database.writing(patient=True) as session:
             options = (selectinload(PerformedStep.series),)
             step = session.get(PerformedStep, report.step_uid, options=options, with_for_update=True)
             if step is None:
@@ -75,7 +75,7 @@ class PerformedSteps:
         if not series_uids:
             return {}
         with self._database.reading() as session:
-            return _announced(session, series_uids)
+            return announced_of(session, series_uids)
 
 
 def _series(report: StepReport) -> list[PerformedSeries]:
@@ -86,7 +86,8 @@ def _series(report: StepReport) -> list[PerformedSeries]:
     ]
 
 
-def _announced(session: Session, series_uids: Collection[str]) -> dict[str, Announced]:
+def announced_of(session: Session, series_uids: Collection[str]) -> dict[str, Announced]:
+    """What ended steps say of these series; those that none speaks of are not in it."""
     rows = session.execute(
         select(PerformedSeries.series_uid, PerformedSeries.sop_instance_uids, PerformedStep.ended_at)
         .join(PerformedStep)
@@ -94,26 +95,25 @@ def _announced(session: Session, series_uids: Collection[str]) -> dict[str, Anno
     )
     found: dict[str, Announced] = {}
     for row in rows:
-        announced = Announced(frozenset(row.sop_instance_uids), row.ended_at)
+        said = Announced(frozenset(row.sop_instance_uids), row.ended_at)
         if (earlier := found.get(row.series_uid)) is not None:
-            sops = earlier.sop_instance_uids | announced.sop_instance_uids
-            announced = Announced(sops, max(earlier.at, announced.at))
-        found[row.series_uid] = announced
+            said = Announced(earlier.sop_instance_uids | said.sop_instance_uids, max(earlier.at, said.at))
+        found[row.series_uid] = said
     return found
 
 
 def _hold_to_it(session: Session, one: PerformedSeries, now: datetime) -> None:
     """Record what is said of the series, and open it again where instances are missing that it was not asked for."""
     uid = one.series_uid
-    announced = _announced(session, [uid])[uid]
+    said = announced_of(session, [uid])[uid]
     here = session.execute(
         select(Instance.sop_instance_uid, Instance.removed_at).where(Instance.series_uid == uid)
     ).all()
-    missing = announced.sop_instance_uids.difference(row.sop_instance_uid for row in here)
-    detail: dict[str, Any] = {"step": one.step_uid, "instances": len(announced.sop_instance_uids)}
+    missing = said.sop_instance_uids.difference(row.sop_instance_uid for row in here)
+    detail: dict[str, Any] = {"step": one.step_uid, "instances": len(said.sop_instance_uids)}
     record(session, "announced", uid, detail | {"missing": len(missing)}, now)
     series = session.get(Series, uid, with_for_update=True)
     if series is None or series.state not in _OPEN_TO_NEWS or any(row.removed_at is not None for row in here):
         return
-    if announced.missing([row.sop_instance_uid for row in here]):
+    if said.missing([row.sop_instance_uid for row in here]):
         reopen(session, series, now, why="the scanner announced more")

@@ -76,6 +76,7 @@ class Claim:
     last_received_at: datetime
     sop_instance_uids: tuple[str, ...]  # those in the spool
     predecessor_uid: str | None  # the report that this revision's supersedes
+    announced: Announced | None = None  # what the scanner's ended steps say of it
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,7 @@ from qcnode.ledger.database import Database, connect, record
 from qcnode.ledger.deliveries import IMAGES, Deliveries, forward, revive
 from qcnode.ledger.models import AssessmentRow, Delivery, DocumentRow, Instance, Series
 from qcnode.ledger.moves import give_up, held, move
-from qcnode.ledger.performed import PerformedSteps
+from qcnode.ledger.performed import PerformedSteps, announced_of
 from qcnode.ledger.records import Claim, Forwarding, NewDocument, Received, Receiving
 from qcnode.states import LONGEST_PAUSE, DeliveryState, State
 from qcnode.verdict import Assessment
@@ -176,6 +176,7 @@ class Store:
                 last_received_at=series.last_received_at,
                 sop_instance_uids=tuple(session.scalars(_in_spool(uid))),
                 predecessor_uid=session.scalar(predecessor),
+                announced=announced_of(session, [uid]).get(uid),
             )
 
     def finish(

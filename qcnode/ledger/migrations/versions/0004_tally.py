@@ -68,5 +68,5 @@ def _change(table: str, row: str, by: int) -> str:
     values = ", ".join(column.format(row=row) for column in COUNTED[table])
     return (
         f"INSERT INTO tally VALUES ('{table}', {values}, {by}) "  # noqa: S608
-        f"ON CONFLICT DO UPDATE SET rows = rows + {by};"
+        f"ON CONFLICT (counted, word, destination, kind) DO UPDATE SET rows = rows + {by};"
     )
