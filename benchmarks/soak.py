@@ -59,7 +59,7 @@ def main() -> None:
         said, scanners = 0, list[Scanner]()
         while (minutes := (time.monotonic() - began) / 60) < arguments.minutes:
             scanners = [scanner for scanner in scanners if scanner.is_alive()]
-            reported = len({report.series_uid for report in pacs.reports})
+            reported = len({report.series_uid for report in pacs.reports.copy()})  # its threads add to them
             while len(scanners) < SCANNERS and len(sent) - reported < MOST_WAITING:
                 sent.append(shipment(generator))
                 name = f"SCANNER{len(sent) % 100}"

@@ -63,7 +63,7 @@ def destination_is_slow(start: Start, generator: random.Random, note: Note) -> C
         node = start(QUICK + lazy.configuration + prompt.configuration)
         sent = send(node, generator, note)
         wait_until(
-            lambda: {r.series_uid for r in prompt.reports} == {s.series_uid for s in sent}, 120, "the prompt one"
+            lambda: {r.series_uid for r in prompt.reports.copy()} == {s.series_uid for s in sent}, 120, "the prompt one"
         )
         note(f"prompt is done: prompt={sum(prompt.kept.values())} lazy={sum(lazy.kept.values())}")
         assert sum(lazy.kept.values()) < sum(prompt.kept.values()), "the slow one was as fast: it showed nothing"
@@ -181,7 +181,7 @@ def clock_is_moved(start: Start, generator: random.Random, note: Note) -> Counts
             sent += send(node, generator, note)
             uids = {one.series_uid for one in sent}
             began = time.monotonic()
-            wait_until(lambda uids=uids: {r.series_uid for r in pacs.reports} == uids, 60, f"reports at {hours:+d} h")
+            wait_until(lambda uids=uids: {r.series_uid for r in pacs.reports.copy()} == uids, 60, f"reports at {hours:+d} h")
             note(f"reported {time.monotonic() - began:.1f} s after the last instance")
         _set(clock, -1)  # what waits for the one that was down must not wait for hours longer
         with late.running():
