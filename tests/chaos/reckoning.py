@@ -106,7 +106,7 @@ def _series(ledger: Store, shipment: Shipment, destinations: Sequence[Destinatio
         (a.revision, str(d.sop_instance_uid)) for a in series.assessments for d in a.documents if d.kind == "report"
     }
     for destination in destinations:
-        arrived = [report for report in destination.reports if report.series_uid == shipment.series_uid]
+        arrived = [report for report in destination.reports.copy() if report.series_uid == shipment.series_uid]
         found = {(report.revision, report.sop_instance_uid) for report in arrived}
         counts.reports += len(found)
         counts.missing += len(expected - found)

@@ -181,7 +181,9 @@ def clock_is_moved(start: Start, generator: random.Random, note: Note) -> Counts
             sent += send(node, generator, note)
             uids = {one.series_uid for one in sent}
             began = time.monotonic()
-            wait_until(lambda uids=uids: {r.series_uid for r in pacs.reports.copy()} == uids, 60, f"reports at {hours:+d} h")
+            wait_until(
+                lambda uids=uids: {r.series_uid for r in pacs.reports.copy()} == uids, 60, f"reports at {hours:+d} h"
+            )
             note(f"reported {time.monotonic() - began:.1f} s after the last instance")
         _set(clock, -1)  # what waits for the one that was down must not wait for hours longer
         with late.running():
