@@ -20,6 +20,7 @@ from train.comparisons import Scale
 from train.progress import progress
 
 if TYPE_CHECKING:
+    from train.config import FitConfig
     from train.dataset import Inputs
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False, help=__doc__)
@@ -116,7 +117,7 @@ def fit(
         typer.echo(counts_table(scans, part_of))
         refuse_absent(scans, part_of, artifacts)
         (out / SPLIT).write_text(json.dumps(part_of, indent=1, sort_keys=True) + "\n")
-        everything = _inputs(data, cache, part_of, [TRAIN, VALIDATION], settings.preprocessing)
+        everything = _inputs(data, cache, part_of, [TRAIN, VALIDATION], settings.preprocessing, masks_for=settings)
         if settings.model == "forest":
             training, validation = (
                 everything.of(subjects_of(part_of, TRAIN)),
@@ -130,7 +131,7 @@ def fit(
         raise ConfigError("--folds makes splits of its own and --start keeps a run's; leave one of them out.")
     else:
         typer.echo(counts_table(scans, {}))
-        everything = _inputs(data, cache, None, [], settings.preprocessing)
+        everything = _inputs(data, cache, None, [], settings.preprocessing, masks_for=settings)
         plain = _inputs(data, cache, None, [])
         results = cross_validated(
             settings, artifacts, everything, out, count=folds, repeats=repeats, plain=plain, init=init
@@ -249,14 +250,16 @@ def _inputs(
     preprocessing: str = PREPROCESSING,
     *,
     copies: bool = True,
+    masks_for: FitConfig | None = None,
 ) -> Inputs:
     """The network inputs of the subjects in these parts (of everybody where there is no split)."""
-    from train.dataset import cached_input, inputs, read_scans
+    from train.dataset import cached_input, cached_masks, inputs, read_scans
 
     scans = [scan for scan in read_scans(data) if part_of is None or part_of.get(scan.subject) in parts]
     scans = [scan for scan in scans if copies or not scan.is_copy]
     folder = cache or data / ".inputs"
-    return inputs(scans, [cached_input(scan, folder, preprocessing) for scan in progress(scans, "read")])
+    images = [cached_input(scan, folder, preprocessing) for scan in progress(scans, "read")]
+    return inputs(scans, images, cached_masks(scans, folder, masks_for) if masks_for else ())
 
 
 def _read_split(runs: Path) -> dict[str, str]:

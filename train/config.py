@@ -12,6 +12,7 @@ from qcnode.artifacts import Artifact
 from qcnode.errors import ConfigError
 from qcnode.imaging.preprocess import CUBE, INPUT_SHAPES, PREPROCESSING
 
+_WITHOUT_MAPS = ("mirror-resnet", "plane-profiles")  # what they see is not the scan's own grid
 _OF_INTENSITIES = ("compact-resnet", "mirror-resnet", "plane-profiles")  # and of their places, in mm
 PRESETS = Path(__file__).parent / "presets"
 _SHAREDS_OWN = {"members", "shared_epochs", "shared_learning_rate", "shared_redraw"}
@@ -24,6 +25,7 @@ _MEMBERS_OWN = {
     "redraw",
     "loss",
     "label_smoothing",
+    "mask_weight",
     "dropout",
 }
 
@@ -47,6 +49,7 @@ class FitConfig(BaseModel):
     loss: Literal["cross-entropy", "weighted", "focal", "corn"] = "cross-entropy"
     label_smoothing: float = Field(0.0, ge=0, lt=1)  # of the cross-entropy
     plane_weight: float = Field(1.0, ge=0)  # of naming the plane, the second task, beside the severity's loss
+    mask_weight: float = Field(0.0, ge=0)  # of finding the brain, a third task on the scans that have a mask
     weight_decay: float = 1e-4
     dropout: float = Field(0.3, ge=0, lt=1)  # of the features, before the heads
     batching: Literal["rotating", "standard"] = "rotating"
@@ -63,6 +66,12 @@ class FitConfig(BaseModel):
     def _smoothing_has_its_loss(self) -> FitConfig:
         if self.label_smoothing and self.loss != "cross-entropy":
             raise ValueError(f'label_smoothing goes with loss = "cross-entropy", not "{self.loss}"')
+        return self
+
+    @model_validator(mode="after")
+    def _masks_have_maps(self) -> FitConfig:
+        if self.mask_weight and self.encoder.startswith(_WITHOUT_MAPS):
+            raise ValueError(f"{self.encoder} has no maps to find the brain in; set its mask_weight to 0")
         return self
 
     @model_validator(mode="after")

@@ -39,6 +39,12 @@ def fit_run(
     validation = scans.of(subjects_of(part_of, VALIDATION), copies=False)
     if not training.scans or not validation.scans:
         raise ConfigError("There are too few patients to validate on; five are the least.")
+    if any(config.of(artifact).mask_weight for artifact in artifacts) and not any(
+        m is not None for m in training.masks
+    ):
+        raise ConfigError(
+            "mask_weight is set and no training scan has a mask; lay NAME_mask.nii.gz beside it, or set it to 0."
+        )
     out.mkdir(parents=True, exist_ok=True)
     log.info("fit_started training_scans=%d validation_scans=%d", len(training.scans), len(validation.scans))
     sharing = {artifact for artifact in artifacts if _of_shared_kind(config.of(artifact), config)}
