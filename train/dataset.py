@@ -74,6 +74,16 @@ def _scan(folder: Path, row: dict[str, str], where: str) -> Scan:
     return Scan(folder / name, match["subject"], plane, tuple(int(row[artifact]) for artifact in Artifact))
 
 
+def found_scans(folder: Path) -> list[Scan]:
+    """The scans in the folder by their names, rated or not; their labels are left empty, and copies are left out."""
+    matches = [(path, match) for path in sorted(folder.glob("*.nii*")) if (match := _NAME.fullmatch(path.name))]
+    planes = {plane.suffix: plane for plane in Plane}
+    scans = [Scan(path, match["subject"], planes[match["plane"]], ()) for path, match in matches]
+    if not scans:
+        raise ConfigError(f"{folder} holds no scan whose name says a patient and a plane (LISA_0001_LF_axi.nii.gz).")
+    return [scan for scan in scans if not scan.is_copy]
+
+
 def subject_kinds(folder: Path, scans: Iterable[Scan]) -> dict[str, str]:
     """Each subject's kind, after which a split is balanced: subjects.csv's where the folder has one, else none.
 
