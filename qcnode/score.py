@@ -17,6 +17,7 @@ from qcnode.imaging.stack import UNREADABLE
 from qcnode.verdict import DEFAULT_POLICY, Assessment, Policy, not_assessable
 
 NIFTI = (".nii", ".nii.gz")
+_MASKS = tuple(f"_mask{suffix}" for suffix in NIFTI)  # of the brain, beside a scan: not for grading
 
 
 @dataclass(frozen=True)
@@ -93,7 +94,9 @@ def result(path: Path, assessment: Assessment) -> dict[str, Any]:
 
 
 def _files(path: Path) -> Iterator[Path]:
-    return iter([path]) if path.is_file() else (file for file in sorted(path.rglob("*")) if file.is_file())
+    if path.is_file():
+        return iter([path])
+    return (file for file in sorted(path.rglob("*")) if file.is_file() and not file.name.endswith(_MASKS))
 
 
 def _shared_folder(files: Sequence[Path]) -> Path:

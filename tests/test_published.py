@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from qcnode.ensemble import networks
-from qcnode.ensemble.published import log_spectrum
+from qcnode.ensemble.published import log_spectrum, three_spectra
 from qcnode.errors import ConfigError
 
 # Features, and millions of parameters of a 3-D network with one input channel and no head. ResNet18: torchvision's
@@ -28,7 +28,7 @@ def millions(module: torch.nn.Module) -> float:
 
 
 def test_every_published_encoder_is_held_to_its_figures() -> None:
-    ours = {"compact-resnet", "mirror-resnet", "plane-profiles"}
+    ours = {"compact-resnet", "mirror-resnet", "plane-profiles", "lou-cnn"}  # the last's own figures are below
     assert {*PUBLISHED, *ours} == set(networks.ENCODERS)
 
 
@@ -91,3 +91,22 @@ def test_the_spectrum_does_not_see_where_the_head_is_and_sees_a_tone() -> None:
 def test_an_unknown_encoder_is_named() -> None:
     with pytest.raises(ConfigError, match=r'no encoder "resnet19\+dft"; this version has compact-resnet, mirror-'):
         networks.encoder("resnet19+dft", 2)
+
+
+def test_lous_networks_have_the_convolutions_of_their_code() -> None:
+    encoder, channels = networks.encoder("lou-cnn", 8)
+    kernels = [tuple(m.weight.shape) for m in encoder.modules() if isinstance(m, torch.nn.Conv3d)]
+    last = [(64, 64, 1, 3, 3)] * 2
+    spatial = [(8, 1, 7, 7, 7), (8, 8, 3, 3, 3), (64, 8, 3, 3, 3), *last]
+    assert kernels == [*spatial, (16, 3, 7, 7, 7), (16, 16, 3, 3, 3), (64, 16, 3, 3, 3), *last]
+    assert encoder(torch.rand(2, 1, 16, 32, 32)).shape == (2, channels) == (2, 128)
+
+
+def test_three_spectra_of_an_impulse_are_those_of_its_transform() -> None:
+    images = torch.zeros(1, 1, 2, 2, 2)
+    images[0, 0, 1, 0, 0] = -(8**0.5) * 3  # F = -3 where the slice's frequency is 0, 3 where it is 1; Im F = 0
+    real, imaginary, magnitude = three_spectra(images)[0]
+    sign = torch.tensor([-1.0, 1.0])[:, None, None].expand(2, 2, 2)
+    torch.testing.assert_close(real, sign * torch.log(torch.tensor(4.0)))
+    torch.testing.assert_close(imaginary, torch.zeros(2, 2, 2), atol=1e-6, rtol=0)
+    torch.testing.assert_close(magnitude, torch.log(torch.tensor(4.0)).expand(2, 2, 2))

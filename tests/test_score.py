@@ -175,3 +175,11 @@ def test_a_deflated_file_that_is_cut_short_is_passed_over(dicom: Path) -> None:
     (damaged / "cut.dcm").write_bytes(data[: len(data) // 2])
     [scan] = find_scans([damaged])
     assert scan.files == (damaged / "whole.dcm",)
+
+
+def test_a_brain_mask_beside_a_scan_is_not_a_scan_unless_it_is_named(tmp_path: Path) -> None:
+    scan, mask = tmp_path / "LISA_0001_LF_axi.nii.gz", tmp_path / "LISA_0001_LF_axi_mask.nii.gz"
+    scan.touch()
+    mask.touch()
+    assert [found.path for found in find_scans([tmp_path])] == [scan]
+    assert [found.path for found in find_scans([mask])] == [mask]

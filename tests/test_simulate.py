@@ -213,6 +213,10 @@ def test_a_corpus_has_true_rows_and_can_be_grown(tmp_path: Path) -> None:
         volume = volume_from_nifti(out / name)
         assert volume.plane == record["plane"]
         assert volume.spacing_mm[0] == pytest.approx(5.0)
+        mask = volume_from_nifti(out / name.replace(".nii.gz", "_mask.nii.gz"))
+        assert mask.affine == pytest.approx(volume.affine)
+        assert 300 < mask.array.sum() * np.prod(mask.spacing_mm) / 1000 < 2000, "millilitres of brain"
+        assert np.median(volume.array[mask.array > 0]) > 3 * np.median(volume.array[mask.array == 0])
     again, record = simulate_scan(sources(brains) + phantoms(24), 3, 2)
     name = next(row["filename"] for row in rows if "run-00002" in row["filename"])
     written = volume_from_nifti(out / name).array

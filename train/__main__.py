@@ -20,6 +20,7 @@ from train.comparisons import Scale
 from train.progress import progress
 
 if TYPE_CHECKING:
+    from train.config import FitConfig
     from train.dataset import Inputs
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False, help=__doc__)
@@ -84,7 +85,7 @@ def fit(
         Path | None, typer.Option(help="A TOML file, or a preset's name; options given here win.")
     ] = None,
     start: Annotated[
-        Path | None, typer.Option(help="An earlier run whose split and shared encoder to go on from.")
+        Path | None, typer.Option(help="An earlier run (of fit, or pretrain) whose split and encoder to go on from.")
     ] = None,
     init: Annotated[Path | None, typer.Option(help="A weights folder whose members to go on from.")] = None,
     folds: Annotated[
@@ -116,7 +117,7 @@ def fit(
         typer.echo(counts_table(scans, part_of))
         refuse_absent(scans, part_of, artifacts)
         (out / SPLIT).write_text(json.dumps(part_of, indent=1, sort_keys=True) + "\n")
-        everything = _inputs(data, cache, part_of, [TRAIN, VALIDATION], settings.preprocessing)
+        everything = _inputs(data, cache, part_of, [TRAIN, VALIDATION], settings.preprocessing, masks_for=settings)
         if settings.model == "forest":
             training, validation = (
                 everything.of(subjects_of(part_of, TRAIN)),
@@ -130,7 +131,7 @@ def fit(
         raise ConfigError("--folds makes splits of its own and --start keeps a run's; leave one of them out.")
     else:
         typer.echo(counts_table(scans, {}))
-        everything = _inputs(data, cache, None, [], settings.preprocessing)
+        everything = _inputs(data, cache, None, [], settings.preprocessing, masks_for=settings)
         plain = _inputs(data, cache, None, [])
         results = cross_validated(
             settings, artifacts, everything, out, count=folds, repeats=repeats, plain=plain, init=init
@@ -139,6 +140,39 @@ def fit(
         (out / "report.json").write_text(json.dumps(report, indent=2) + "\n")
         for name, found in results._asdict().items():
             typer.echo(f"\n{name}\n\n{table({artifact: figures(its) for artifact, its in found.items()})}")
+
+
+@app.command()
+def pretrain(
+    data: Annotated[Path, typer.Option(help="A folder of scans named as in the LISA layout; no labels are needed.")],
+    out: Annotated[Path, typer.Option(help="The run's folder, for `fit --start`.")],
+    config: Annotated[Path | None, typer.Option(help="A TOML file, or a preset's name.")] = None,
+    encoder: Annotated[str | None, typer.Option(help="By name: docs/training.md lists them.")] = None,
+    width: Annotated[int | None, typer.Option(help="Of the encoder's first stage; default its own.")] = None,
+    epochs: Annotated[int | None, typer.Option(help="Of the pre-training.")] = None,
+    seed: int | None = None,
+    cache: Cache = None,
+) -> None:
+    """Train an encoder to tell scans apart, without labels (SimCLR); `fit --start` begins from it.
+
+    Of subjects with labels, only those that `fit` will train on are used.
+    """
+    from train.config import read_config
+    from train.dataset import LABELS, cached_input, found_scans, read_scans, subject_kinds
+    from train.pretrain import pretrain as pretrained
+    from train.split import TRAIN, split_subjects
+
+    settings = read_config(config, encoder=encoder, width=width, pretrain_epochs=epochs, seed=seed)
+    found, rated = found_scans(data), read_scans(data) if (data / LABELS).is_file() else []
+    part_of = split_subjects(subject_kinds(data, rated), settings.seed) if rated else {}
+    part_of = dict.fromkeys((scan.subject for scan in found), TRAIN) | part_of
+    out.mkdir(parents=True, exist_ok=True)
+    (out / SPLIT).write_text(json.dumps(part_of, indent=1, sort_keys=True) + "\n")
+    chosen = [scan for scan in found if part_of[scan.subject] == TRAIN]
+    images = [
+        cached_input(scan, cache or data / ".inputs", settings.preprocessing) for scan in progress(chosen, "read")
+    ]
+    pretrained(settings, [scan.path.name for scan in chosen], images, out)
 
 
 @app.command()
@@ -249,14 +283,16 @@ def _inputs(
     preprocessing: str = PREPROCESSING,
     *,
     copies: bool = True,
+    masks_for: FitConfig | None = None,
 ) -> Inputs:
     """The network inputs of the subjects in these parts (of everybody where there is no split)."""
-    from train.dataset import cached_input, inputs, read_scans
+    from train.dataset import cached_input, cached_masks, inputs, read_scans
 
     scans = [scan for scan in read_scans(data) if part_of is None or part_of.get(scan.subject) in parts]
     scans = [scan for scan in scans if copies or not scan.is_copy]
     folder = cache or data / ".inputs"
-    return inputs(scans, [cached_input(scan, folder, preprocessing) for scan in progress(scans, "read")])
+    images = [cached_input(scan, folder, preprocessing) for scan in progress(scans, "read")]
+    return inputs(scans, images, cached_masks(scans, folder, masks_for) if masks_for else ())
 
 
 def _read_split(runs: Path) -> dict[str, str]:

@@ -30,11 +30,15 @@ LARGEST_BAND_COVER = 0.8  # share of the brain: a band that covers all of it can
 
 @dataclass(frozen=True)
 class Simulated:
-    """A finished scan: relative to S = 1, with what was measured on it and the labels that this means."""
+    """A finished scan: relative to S = 1, with what was measured on it and the labels that this means.
+
+    brain: where more than half of a voxel is brain, before it moves.
+    """
 
     volume: Volume
     measured: dict[str, float]
     labels: dict[Artifact, Severity]
+    brain: NDArray[np.bool_]
 
 
 def apply(scan: CleanScan, draw: Draw) -> Simulated:
@@ -55,7 +59,7 @@ def apply(scan: CleanScan, draw: Draw) -> Simulated:
     labels = {artifact: severity.severity_of(artifact, measured) for artifact in Artifact}
     if wrong := [a for a in Artifact if labels[a] != draw.levels[a.value]]:
         raise OutOfContract(f"{', '.join(wrong)} did not reach the drawn severity; draw the scan again")
-    return Simulated(Volume(finished.astype(np.float32), scan.grid.affine), measured, labels)
+    return Simulated(Volume(finished.astype(np.float32), scan.grid.affine), measured, labels, seen.brain > 0.5)
 
 
 def _positioned(scan: CleanScan, draw: Draw, measured: dict[str, float]) -> Pose:

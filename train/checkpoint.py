@@ -91,6 +91,7 @@ def key_of(settings: Mapping[str, object], training: Inputs, validation: Inputs,
     for data in (training, validation):
         digest.update("\n".join(scan.path.name for scan in data.scans).encode())
         digest.update(data.labels.tobytes() + data.planes.tobytes())
+        digest.update(bytes(mask is not None for mask in data.masks))
     for name, tensor in tensors_of(model).items():
         digest.update(name.encode() + tensor.numpy().tobytes())
     return digest.hexdigest()

@@ -12,8 +12,10 @@ from qcnode.artifacts import Artifact
 from qcnode.errors import ConfigError
 from qcnode.imaging.preprocess import CUBE, INPUT_SHAPES, PREPROCESSING
 
+_WITHOUT_MAPS = ("mirror-resnet", "plane-profiles", "lou-cnn")  # not of the scan's own grid, or of one size only
 _OF_INTENSITIES = ("compact-resnet", "mirror-resnet", "plane-profiles")  # and of their places, in mm
 PRESETS = Path(__file__).parent / "presets"
+_PRETRAININGS_OWN = {"pretrain_epochs", "pretrain_batch", "pretrain_learning_rate", "temperature"}
 _SHAREDS_OWN = {"members", "shared_epochs", "shared_learning_rate", "shared_redraw"}
 _MEMBERS_OWN = {
     "members",
@@ -24,6 +26,7 @@ _MEMBERS_OWN = {
     "redraw",
     "loss",
     "label_smoothing",
+    "mask_weight",
     "dropout",
 }
 
@@ -41,12 +44,17 @@ class FitConfig(BaseModel):
     shared_epochs: int = Field(0, ge=0)  # of one encoder on all seven artifacts, from which every member then starts
     shared_learning_rate: float = 1e-3
     shared_redraw: float = Field(0.0, ge=0, le=1)  # share of scans without it to which an artifact is added
+    pretrain_epochs: int = Field(100, gt=0)  # of `pretrain`: the encoder, on scans without labels
+    pretrain_batch: int = Field(16, gt=1)  # scans that are told apart at a time, each in two views
+    pretrain_learning_rate: float = 1e-3
+    temperature: float = Field(0.9, gt=0)  # of the similarity of views
     epochs: int = Field(20, ge=0)  # of each member
     learning_rate: float = 1e-3  # the highest
     schedule: Literal["one-cycle", "cosine"] = "one-cycle"  # both anneal to zero; the first warms up
     loss: Literal["cross-entropy", "weighted", "focal", "corn"] = "cross-entropy"
     label_smoothing: float = Field(0.0, ge=0, lt=1)  # of the cross-entropy
     plane_weight: float = Field(1.0, ge=0)  # of naming the plane, the second task, beside the severity's loss
+    mask_weight: float = Field(0.0, ge=0)  # of finding the brain, a third task on the scans that have a mask
     weight_decay: float = 1e-4
     dropout: float = Field(0.3, ge=0, lt=1)  # of the features, before the heads
     batching: Literal["rotating", "standard"] = "rotating"
@@ -63,6 +71,12 @@ class FitConfig(BaseModel):
     def _smoothing_has_its_loss(self) -> FitConfig:
         if self.label_smoothing and self.loss != "cross-entropy":
             raise ValueError(f'label_smoothing goes with loss = "cross-entropy", not "{self.loss}"')
+        return self
+
+    @model_validator(mode="after")
+    def _masks_have_maps(self) -> FitConfig:
+        if self.mask_weight and self.encoder.startswith(_WITHOUT_MAPS):
+            raise ValueError(f"{self.encoder} has no maps to find the brain in; set its mask_weight to 0")
         return self
 
     @model_validator(mode="after")
@@ -92,13 +106,18 @@ class FitConfig(BaseModel):
         """Whether the severity head answers CORN's two questions."""
         return self.loss == "corn"
 
+    def of_pretraining(self) -> dict[str, object]:
+        """What a pre-trained encoder depends on."""
+        others = {"encoder", "width", "preprocessing", "seed", "weight_decay", "bf16", "intensity_jitter"}
+        return self.model_dump(mode="json", include=_PRETRAININGS_OWN | others)
+
     def of_shared(self) -> dict[str, object]:
         """What the shared encoder depends on."""
-        return self.model_dump(mode="json", exclude=_MEMBERS_OWN)
+        return self.model_dump(mode="json", exclude=_MEMBERS_OWN | _PRETRAININGS_OWN)
 
     def of_member(self) -> dict[str, object]:
         """What a member depends on, beside the weights that it starts from."""
-        return self.model_dump(mode="json", exclude=_SHAREDS_OWN)
+        return self.model_dump(mode="json", exclude=_SHAREDS_OWN | _PRETRAININGS_OWN)
 
     def of(self, artifact: Artifact) -> FitConfig:
         """The configuration of one artifact's member."""

@@ -86,6 +86,8 @@ def _with_copies(scan: Scan, out: Path, seed: int, copies: int) -> list[list[str
     """The scan and its copies, written; their rows in the table."""
     if not (out / scan.path.name).is_file():
         shutil.copyfile(scan.path, out / scan.path.name)
+        if scan.mask_path.is_file():
+            shutil.copyfile(scan.mask_path, out / scan.mask_path.name)
     rows: list[list[str | int]] = [[scan.path.name, *scan.labels]]
     for number in range(1, copies + 1):
         try:

@@ -5,17 +5,19 @@ from __future__ import annotations
 import csv
 import os
 import re
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from qcnode.artifacts import Artifact, Plane, Severity
 from qcnode.errors import ConfigError, QcnodeError
-from qcnode.imaging.preprocess import INPUT_SHAPES, PREPROCESSING, network_input
+from qcnode.imaging.preprocess import INPUT_SHAPES, PREPROCESSING, network_input, placed
 from qcnode.imaging.volume import volume_from_nifti
+from train.config import FitConfig
 
 LABELS = "labels.csv"
 SUBJECTS = "subjects.csv"
@@ -35,6 +37,11 @@ class Scan:
     def is_copy(self) -> bool:
         """Whether artifacts were drawn onto another scan to make it: it is trained on, and never measured on."""
         return "_copy-" in self.path.name
+
+    @property
+    def mask_path(self) -> Path:
+        """Where the scan's brain mask is, if it has one: `…_LF_axi_mask.nii.gz`."""
+        return self.path.with_name(f"{self.path.name.split('.')[0]}_mask.nii.gz")
 
 
 def read_scans(folder: Path) -> list[Scan]:
@@ -67,6 +74,16 @@ def _scan(folder: Path, row: dict[str, str], where: str) -> Scan:
     return Scan(folder / name, match["subject"], plane, tuple(int(row[artifact]) for artifact in Artifact))
 
 
+def found_scans(folder: Path) -> list[Scan]:
+    """The scans in the folder by their names, rated or not; their labels are left empty, and copies are left out."""
+    matches = [(path, match) for path in sorted(folder.glob("*.nii*")) if (match := _NAME.fullmatch(path.name))]
+    planes = {plane.suffix: plane for plane in Plane}
+    scans = [Scan(path, match["subject"], planes[match["plane"]], ()) for path, match in matches]
+    if not scans:
+        raise ConfigError(f"{folder} holds no scan whose name says a patient and a plane (LISA_0001_LF_axi.nii.gz).")
+    return [scan for scan in scans if not scan.is_copy]
+
+
 def subject_kinds(folder: Path, scans: Iterable[Scan]) -> dict[str, str]:
     """Each subject's kind, after which a split is balanced: subjects.csv's where the folder has one, else none.
 
@@ -81,18 +98,52 @@ def subject_kinds(folder: Path, scans: Iterable[Scan]) -> dict[str, str]:
 
 def cached_input(scan: Scan, cache: Path, preprocessing: str = PREPROCESSING) -> NDArray[np.float16]:
     """The scan's network input, mapped from the cache; made first where it is not there, or older than the image."""
-    path = cache / preprocessing / f"{scan.path.name.split('.')[0]}.npy"
-    if not path.is_file() or path.stat().st_mtime < scan.path.stat().st_mtime:
+
+    def made() -> NDArray[np.float16]:
+        return network_input(volume_from_nifti(scan.path), preprocessing).astype(np.float16)
+
+    mapped: NDArray[np.float16] = _cached(scan.path, cache, preprocessing, made)
+    return mapped
+
+
+def cached_mask(scan: Scan, cache: Path, preprocessing: str = PREPROCESSING) -> NDArray[np.uint8] | None:
+    """The scan's brain mask on the network input's grid, 255 being brain, mapped from the cache; None if it has none.
+
+    Every value but zero is brain in the file: a label map does as well. Raises ConfigError for one of another grid.
+    """
+
+    def made() -> NDArray[np.uint8]:
+        image, mask = volume_from_nifti(scan.path), volume_from_nifti(scan.mask_path)
+        if image.array.shape != mask.array.shape or not np.allclose(image.affine, mask.affine, atol=1e-2):
+            raise ConfigError(f"its voxels are not those of {scan.path.name}; resample it, or take it away.")
+        brain = replace(mask, array=(mask.array != 0).astype(np.float32))
+        return np.rint(255 * placed(brain, preprocessing)).clip(0, 255).astype(np.uint8)
+
+    if not scan.mask_path.is_file():
+        return None
+    mapped: NDArray[np.uint8] = _cached(scan.mask_path, cache, preprocessing, made)
+    return mapped
+
+
+def cached_masks(scans: Sequence[Scan], cache: Path, config: FitConfig) -> list[NDArray[np.uint8] | None]:
+    """Every scan's mask, or none at all where the configuration asks for none."""
+    weights = (config.of(artifact).mask_weight for artifact in Artifact)
+    return [cached_mask(scan, cache, config.preprocessing) for scan in scans] if any(weights) else []
+
+
+def _cached(source: Path, cache: Path, preprocessing: str, made: Callable[[], NDArray[Any]]) -> NDArray[Any]:
+    path = cache / preprocessing / f"{source.name.split('.')[0]}.npy"
+    if not path.is_file() or path.stat().st_mtime < source.stat().st_mtime:
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
-            array = network_input(volume_from_nifti(scan.path), preprocessing).astype(np.float16)
+            array = made()
         except QcnodeError as error:
-            raise ConfigError(f"{scan.path} cannot be used: {error}") from error
+            raise ConfigError(f"{source} cannot be used: {error}") from error
         partial = path.with_suffix(f".{os.getpid()}")  # another run may make the same one
         with partial.open("wb") as file:
             np.save(file, array)
         partial.replace(path)
-    mapped: NDArray[np.float16] = np.load(path, mmap_mode="r")
+    mapped: NDArray[Any] = np.load(path, mmap_mode="r")
     if mapped.shape != INPUT_SHAPES[preprocessing]:
         raise ConfigError(f"{path} is not a network input; delete the folder {cache}.")
     return mapped
@@ -100,22 +151,32 @@ def cached_input(scan: Scan, cache: Path, preprocessing: str = PREPROCESSING) ->
 
 @dataclass(frozen=True)
 class Inputs:
-    """Scans beside their network inputs and labels; `labels` is (scan, artifact), `planes` (scan,)."""
+    """Scans beside their network inputs and labels; `labels` is (scan, artifact), `planes` (scan,).
+
+    masks: of the brain, on the inputs' grid, None where a scan has none; empty where nothing asks for them.
+    """
 
     scans: Sequence[Scan]
     images: Sequence[NDArray[np.float16]]
     labels: NDArray[np.int64]
     planes: NDArray[np.int64]
+    masks: Sequence[NDArray[np.uint8] | None] = ()
 
     def of(self, subjects: Iterable[str], *, copies: bool = True) -> Inputs:
         """Only the scans of these subjects. copies: those that were made from other scans among them."""
         wanted = set(subjects)
         keep = [i for i, scan in enumerate(self.scans) if scan.subject in wanted and (copies or not scan.is_copy)]
         images = [self.images[index] for index in keep]
-        return Inputs([self.scans[index] for index in keep], images, self.labels[keep], self.planes[keep])
+        scans, masks = [self.scans[index] for index in keep], [self.masks[index] for index in keep if self.masks]
+        return Inputs(scans, images, self.labels[keep], self.planes[keep], masks)
 
 
-def inputs(scans: Sequence[Scan], images: Sequence[NDArray[np.float16]]) -> Inputs:
+def inputs(
+    scans: Sequence[Scan],
+    images: Sequence[NDArray[np.float16]],
+    masks: Sequence[NDArray[np.uint8] | None] = (),
+) -> Inputs:
     """The scans and their network inputs as arrays."""
     labels = np.array([scan.labels for scan in scans], np.int64).reshape(-1, len(Artifact))
-    return Inputs(scans, images, labels, np.array([list(Plane).index(scan.plane) for scan in scans], np.int64))
+    planes = np.array([list(Plane).index(scan.plane) for scan in scans], np.int64)
+    return Inputs(scans, images, labels, planes, masks)

@@ -17,15 +17,26 @@ from train.config import FitConfig
 from train.dataset import Inputs
 from train.progress import progress
 from train.redraw import REDRAWN, can_be_redrawn, redrawn
-from train.variation import Image, varied
+from train.variation import Image, drawn
+
+
+class Masks(NamedTuple):
+    """shares: (batch, 1, slice, row, column), of brain. known: (batch,), whether the scan has a mask."""
+
+    shares: Tensor
+    known: Tensor
 
 
 class Fed(NamedTuple):
-    """images: (batch, 1, slice, row, column). labels: (batch, artifact). planes: (batch,)."""
+    """images: (batch, 1, slice, row, column). labels: (batch, artifact). planes: (batch,).
+
+    masks: where one artifact's member is trained on them as well.
+    """
 
     images: Tensor
     labels: Tensor
     planes: Tensor
+    masks: Masks | None
 
 
 def fed(
@@ -65,29 +76,43 @@ def _made(
 ) -> Iterator[Fed]:
     for batch in progress(batches, name):
         labels, planes = data.labels[batch], data.planes[batch]
-        images = []
+        images, masks = [], []
         for slot, index in enumerate(batch):
+            mask = None
             if len(artifacts) == 1:
                 (artifact,) = artifacts
-                image, planes[slot] = _of_severity(data, int(index), artifact, config, generator)
+                image, planes[slot], mask = _of_severity(data, int(index), artifact, config, generator)
             else:
                 image, labels[slot] = _with_fresh_artifacts(data, int(index), artifacts, config, generator)
-            images.append(varied(image, artifacts, config, generator))
-        rated = (torch.from_numpy(of_batch).to(device()) for of_batch in (labels, planes))
-        yield Fed(on_device(np.stack(images)), *rated)
+            variation = drawn(artifacts, config, generator)
+            images.append(variation.of(image))
+            masks.append(None if mask is None else variation.of_mask(np.asarray(mask, np.float32) / np.float32(255)))
+        severities, named = (torch.from_numpy(of_batch).to(device()) for of_batch in (labels, planes))
+        found = _masks(masks, images[0].shape) if len(artifacts) == 1 and config.mask_weight else None
+        yield Fed(on_device(np.stack(images)), severities, named, found)
+
+
+def _masks(masks: Sequence[Image | None], shape: tuple[int, ...]) -> Masks:
+    shares = np.stack([np.zeros(shape, np.float32) if mask is None else mask for mask in masks])
+    return Masks(on_device(shares), torch.tensor([mask is not None for mask in masks], device=device()))
 
 
 def _of_severity(
     data: Inputs, index: int, artifact: Artifact, config: FitConfig, generator: np.random.Generator
-) -> tuple[Image, int]:
-    """The scan, or another without the artifact on which it is drawn at this scan's severity; and its plane."""
+) -> tuple[Image, int, NDArray[np.uint8] | None]:
+    """The scan, or another without the artifact on which it is drawn at this scan's severity; its plane; its mask.
+
+    The mask of a scan whose voxels are moved here is no longer true: it has none.
+    """
     column = list(Artifact).index(artifact)
     if artifact not in REDRAWN or generator.random() >= config.redraw:
-        return np.asarray(data.images[index], np.float32), int(data.planes[index])
+        mask = data.masks[index] if data.masks and config.mask_weight else None
+        return np.asarray(data.images[index], np.float32), int(data.planes[index]), mask
     severity = Severity(int(data.labels[index, column]))
     index = int(generator.choice(np.flatnonzero(data.labels[:, column] == Severity.NONE)))
     image = redrawn(np.asarray(data.images[index], np.float32), artifact, severity, generator)
-    return image, int(data.planes[index])
+    kept = data.masks and config.mask_weight and artifact is not Artifact.DISTORTION
+    return image, int(data.planes[index]), data.masks[index] if kept else None
 
 
 def _with_fresh_artifacts(

@@ -17,7 +17,7 @@ from qcnode.artifacts import Artifact
 from qcnode.errors import ConfigError
 from train.config import FitConfig
 from train.counts import refuse_absent
-from train.dataset import LABELS, cached_input, inputs, read_scans
+from train.dataset import LABELS, cached_input, cached_masks, inputs, read_scans
 from train.folds import PREDICTIONS, folds, parts, save_predictions, tested
 from train.progress import progress
 from train.run import fit_run
@@ -67,7 +67,8 @@ def run(job: Job, study: Study) -> None:
     folder, part_of = job.folder(study), study.parts(job.repeat, job.fold)
     scans = read_scans(study.data)
     refuse_absent(scans, part_of, [job.artifact])
-    everything = inputs(scans, [cached_input(scan, study.cache, job.config.preprocessing) for scan in scans])
+    images = [cached_input(scan, study.cache, job.config.preprocessing) for scan in scans]
+    everything = inputs(scans, images, cached_masks(scans, study.cache, job.config))
     config = job.config.model_copy(update={"seed": job.config.seed + job.repeat - 1})
     fit_run(config, [job.artifact], everything, part_of, folder)
     found = tested(config, job.artifact, everything, part_of, folder)

@@ -28,6 +28,7 @@ from train.config import FitConfig
 from train.dataset import Inputs
 from train.feed import device, fed, on_device
 from train.losses import loss_of, severity_weights
+from train.masks import Segmenting, mask_loss
 from train.metrics import macro_f1
 from train.reweight import reweighted_loss
 from train.shared import SHARED, Shared
@@ -60,7 +61,7 @@ def fit_shared(
     for epoch, batches in list(enumerate(epochs, start=1))[stage.epochs_done :]:
         started, losses = time.monotonic(), []
         model.train()
-        for images, labels, planes in fed(
+        for images, labels, planes, _ in fed(
             training, batches, frozenset(artifacts), config, generator, f"shared {epoch}/{len(epochs)}"
         ):
             with _autocast(config.bf16):
@@ -98,23 +99,27 @@ def fit_member(
     torch.manual_seed(config.seed)
     generator = np.random.default_rng([config.seed, index])
     member = channels_last(member.to(device()))
+    segmenting = channels_last(Segmenting(member).to(device())) if config.mask_weight else None
     target, truth = training.labels[:, index], validation.labels[:, index]
     epochs = _epochs(config, artifact, target, generator)
     loss_function = loss_of(config, target)
-    stage = _stage(member, config.learning_rate, config, sum(map(len, epochs)), generator)
+    stage = _stage(segmenting or member, config.learning_rate, config, sum(map(len, epochs)), generator)
     stage.restore(path, key)
     for epoch, batches in list(enumerate([[], *epochs]))[stage.epochs_done :]:
         started, losses = time.monotonic(), []
-        member.train()
-        for images, labels, planes in fed(
+        stage.model.train()
+        for images, labels, planes, masks in fed(
             training, batches, frozenset({artifact}), config, generator, f"{artifact} {epoch}/{config.epochs}"
         ):
             with _autocast(config.bf16):
-                output = member(images)
+                output, brain = segmenting(images) if segmenting else (member(images), None)
             severity = labels[:, index]
             terms = loss_function(output.outputs, severity)
             loss = reweighted_loss(output.features, terms, severity) if config.reweight else terms.mean()
-            losses.append(_step(loss + config.plane_weight * F.cross_entropy(output.plane, planes), stage))
+            loss = loss + config.plane_weight * F.cross_entropy(output.plane, planes)
+            if brain is not None and masks is not None:
+                loss = loss + config.mask_weight * mask_loss(brain, masks)
+            losses.append(_step(loss, stage))
         logits = severity_logits(member, lambda images: member(images).severity, validation, bf16=config.bf16)
         score = macro_f1(truth, probabilities(logits, fitted_calibration(logits, truth)).argmax(1))
         seconds, mean = time.monotonic() - started, float(np.mean(losses)) if losses else float("nan")

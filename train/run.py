@@ -14,6 +14,7 @@ from qcnode.errors import ConfigError
 from train.config import FitConfig
 from train.dataset import Inputs
 from train.loop import fit_member, fit_shared
+from train.pretrain import PRETRAINED, start_from_pretrained
 from train.shared import SHARED, Shared, new_member, shipped_member
 from train.split import TRAIN, VALIDATION, subjects_of
 
@@ -32,13 +33,20 @@ def fit_run(
 ) -> None:
     """Train these artifacts' members into `out`; what an interrupted run with the same arguments finished is kept.
 
-    scans: of the training and validation subjects at least. earlier: a run whose shared encoder to go on from. init: a
-    weights folder whose members to go on from. No shared encoder is trained then, nor where no member starts from it.
+    scans: of the training and validation subjects at least. earlier: a run whose shared or pre-trained encoder to go on
+    from. init: a weights folder whose members to go on from. No shared encoder is trained then, nor where no member
+    starts from it.
     """
     training = scans.of(subjects_of(part_of, TRAIN))
     validation = scans.of(subjects_of(part_of, VALIDATION), copies=False)
     if not training.scans or not validation.scans:
         raise ConfigError("There are too few patients to validate on; five are the least.")
+    if any(config.of(artifact).mask_weight for artifact in artifacts) and not any(
+        m is not None for m in training.masks
+    ):
+        raise ConfigError(
+            "mask_weight is set and no training scan has a mask; lay NAME_mask.nii.gz beside it, or set it to 0."
+        )
     out.mkdir(parents=True, exist_ok=True)
     log.info("fit_started training_scans=%d validation_scans=%d", len(training.scans), len(validation.scans))
     sharing = {artifact for artifact in artifacts if _of_shared_kind(config.of(artifact), config)}
@@ -48,6 +56,8 @@ def fit_run(
         member = shipped_member(its, artifact, init) if init else new_member(its)
         if shared and artifact in sharing:
             member = shared.member(artifact, member)
+        elif not init and earlier and (earlier / PRETRAINED).is_file():
+            start_from_pretrained(member.encoder, its, earlier, str(artifact))
         fit_member(its, artifact, member, training, validation, out)
 
 
@@ -72,4 +82,6 @@ def _shared(
     shared = Shared(config.encoder, config.encoder_width)
     if start and start.is_file():
         shared.load_state_dict(load_file(start))
+    elif earlier and (earlier / PRETRAINED).is_file():
+        start_from_pretrained(shared.encoder, config, earlier, "the shared encoder")
     return fit_shared(config, artifacts, shared, training, validation, out) if config.shared_epochs else shared

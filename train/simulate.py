@@ -1,8 +1,8 @@
 """Brains without artifacts → a corpus of scans with known artifacts, in the LISA layout.
 
 The folder holds `LISA_<patient>_run-<n>_LF_<plane>.nii.gz` (a patient number is one subject's), labels.csv,
-subjects.csv, and beside each scan a JSON record: the draw, the measured values, the source. Rows are appended as scans
-are finished.
+subjects.csv, and beside each scan a JSON record (the draw, the measured values, the source) and the brain's mask. Rows
+are appended as scans are finished.
 """
 
 from __future__ import annotations
@@ -74,6 +74,8 @@ def write_scan(found: Sequence[Source], out: Path, seed: int, run: int) -> tuple
     plane = Plane(record["plane"])
     name = f"LISA_{record['patient']:04d}_run-{run:05d}_LF_{plane.suffix}.nii.gz"
     _write_nifti(out / name, simulated.volume, record["gain"])
+    mask = Volume(simulated.brain.astype(np.float32), simulated.volume.affine)
+    _write_nifti(out / name.replace(".nii.gz", "_mask.nii.gz"), mask, 1)
     (out / name.replace(".nii.gz", ".json")).write_text(json.dumps(record))
     return name, [int(simulated.labels[artifact]) for artifact in Artifact]
 

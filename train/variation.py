@@ -1,8 +1,12 @@
-"""Variation of a scan while training that changes none of the trained artifacts' severities."""
+"""Variation of a scan while training that changes none of the trained artifacts' severities.
+
+Drawing is apart from applying: the mask of a scan goes where its scan goes.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Set
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -23,31 +27,70 @@ _HALF_TURN_DEGREES = 180.0
 _SHIFT_VOXELS = (2, 8, 8)  # at most, along (slice, row, column); one within the slice where Positioning is trained
 
 
-def varied(image: Image, artifacts: Set[Artifact], config: FitConfig, generator: np.random.Generator) -> Image:
-    """The image varied as the configuration says.
+@dataclass(frozen=True)
+class Variation:
+    """What is done to one scan, in this order; the default does nothing."""
+
+    mirrored: tuple[int, ...] = ()  # axes
+    transposed: bool = False  # rows and columns exchanged
+    scale: float = 1.0  # of intensities
+    exponent: float = 1.0  # of intensities
+    turn: tuple[float, float] | None = None  # within the slices: radians, and the scale of lengths
+    shift_voxels: tuple[int, ...] | None = None  # along (slice, row, column)
+
+    def of(self, image: Image) -> Image:
+        """The image varied."""
+        varied: Image = np.flip(image, self.mirrored) if self.mirrored else image
+        if self.transposed:
+            varied = varied.transpose(0, 2, 1)
+        if self.scale != 1:
+            varied = varied * np.float32(self.scale)
+        if self.exponent != 1:
+            varied = varied ** np.float32(self.exponent)
+        if self.turn:
+            varied = _turned(varied, *self.turn)
+        return _shifted(varied, self.shift_voxels) if self.shift_voxels else varied
+
+    def of_mask(self, mask: Image) -> Image:
+        """What stands voxel by voxel beside the image, moved as it is; intensities stay."""
+        return replace(self, scale=1.0, exponent=1.0).of(mask)
+
+
+def drawn(artifacts: Set[Artifact], config: FitConfig, generator: np.random.Generator) -> Variation:
+    """A variation as the configuration says, for members that are trained on these artifacts.
 
     "full": mirrored, transposed and shifted by whole voxels; turned or on another curve where that is safe.
     "half-turn": half of the images turned within their slices by up to 180 degrees, as BRIQA and Kim et al. do,
     whatever the artifact. "none": as it is.
     """
     if config.variation == "none":
-        return image
+        return Variation()
     if config.variation == "half-turn":
-        return _turned(image, generator, _HALF_TURN_DEGREES) if generator.random() < 0.5 else image
-    mirrored = np.flip(image, tuple(np.flatnonzero(generator.random(3) < 0.5)))
-    if generator.random() < 0.5:
-        mirrored = mirrored.transpose(0, 2, 1)
-    scale = np.exp(config.intensity_jitter * generator.standard_normal())
-    varied: Image = mirrored * np.float32(scale)
+        return Variation(turn=_turn(generator, _HALF_TURN_DEGREES) if generator.random() < 0.5 else None)
+    mirrored = tuple(int(axis) for axis in np.flatnonzero(generator.random(3) < 0.5))
+    transposed = bool(generator.random() < 0.5)
+    scale = float(np.exp(config.intensity_jitter * generator.standard_normal()))
+    exponent, turn = 1.0, None
     if artifacts <= _KEPT_BY_GAMMA:
-        varied **= np.float32(np.exp(config.gamma_jitter * generator.standard_normal()))
+        exponent = float(np.exp(config.gamma_jitter * generator.standard_normal()))
     if artifacts <= _KEPT_BY_TURNING and generator.random() < _TURNED_SHARE:
-        varied = _turned(varied, generator, _TURN_DEGREES, _SCALE)
+        turn = _turn(generator, _TURN_DEGREES, _SCALE)
     most = (0, 1, 1) if Artifact.POSITIONING in artifacts else _SHIFT_VOXELS
-    return _shifted(varied, [int(generator.integers(-voxels, voxels + 1)) for voxels in most])
+    shift = tuple(int(generator.integers(-voxels, voxels + 1)) for voxels in most)
+    return Variation(mirrored, transposed, scale, exponent, turn, shift)
 
 
-def _shifted(image: Image, voxels: list[int]) -> Image:
+def varied(image: Image, artifacts: Set[Artifact], config: FitConfig, generator: np.random.Generator) -> Image:
+    """The image varied as `drawn` says."""
+    return drawn(artifacts, config, generator).of(image)
+
+
+def _turn(generator: np.random.Generator, most_degrees: float, most_scale: float = 0.0) -> tuple[float, float]:
+    angle = float(np.deg2rad(generator.uniform(-most_degrees, most_degrees)))
+    return angle, float(np.exp(generator.uniform(-most_scale, most_scale)))
+
+
+def _shifted(image: Image, voxels: tuple[int, ...]) -> Image:
     """The image moved by whole voxels; zeros come in at the other side."""
     out = np.zeros_like(image)
     target = tuple(slice(max(v, 0), n + min(v, 0)) for v, n in zip(voxels, image.shape, strict=True))
@@ -56,10 +99,8 @@ def _shifted(image: Image, voxels: list[int]) -> Image:
     return out
 
 
-def _turned(image: Image, generator: np.random.Generator, most_degrees: float, most_scale: float = 0.0) -> Image:
+def _turned(image: Image, angle: float, scale: float) -> Image:
     """The image turned and scaled within its slices, all of them alike; its lowest value comes in from outside."""
-    angle = np.deg2rad(generator.uniform(-most_degrees, most_degrees))
-    scale = np.exp(generator.uniform(-most_scale, most_scale))
     lowest = image.min()
     turn = scale * np.array([[np.cos(angle), -np.sin(angle), 0], [np.sin(angle), np.cos(angle), 0]])
     size = [1, 1, *image.shape[1:]]

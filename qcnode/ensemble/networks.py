@@ -176,6 +176,7 @@ ENCODERS: dict[str, Entry] = {
     "densenet169": Entry(partial(published.densenet, blocks=(6, 12, 32, 32)), 64),
     "densenet264": Entry(partial(published.densenet, blocks=(6, 12, 64, 48)), 64),
     "mednext_s": Entry(published.mednext, 32),
+    "lou-cnn": Entry(published.lou, 8),
 }
 FUSED = "+dft"  # after an encoder's name: a second one of its kind sees the spectrum
 

@@ -6,7 +6,7 @@ Each pools its last maps to their mean. `width` is the number of channels that t
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from monai.networks.nets.densenet import DenseNet
@@ -41,6 +41,28 @@ def mednext(width: int) -> tuple[nn.Module, int]:
     return nn.Sequential(whole.stem, *stages, whole.bottleneck, *pool), 16 * width
 
 
+def lou(width: int) -> tuple[nn.Module, int]:
+    """Lou et al.'s two networks of five convolutions (github.com/cyfqylyw/MRIQA), on the image and on its spectrum.
+
+    Theirs flatten the last maps into linear layers, for which every scan must be of one size; here they are pooled.
+    """
+    features = 8 * width
+    return FourierFusion(_five(1, width, features), _five(3, 2 * width, features), three_spectra), 2 * features
+
+
+def _five(channels: int, width: int, features: int) -> nn.Module:
+    """Five convolutions, the last two within the slices; each with its ReLU and maximum, without a norm."""
+    kernel, padding = (1, 3, 3), (0, 1, 1)
+    return nn.Sequential(
+        *(nn.Conv3d(channels, width, 7, stride=2, padding=3), nn.ReLU(), nn.MaxPool3d(3, 1, 1)),
+        *(nn.Conv3d(width, width, 3, stride=2, padding=1), nn.ReLU(), nn.MaxPool3d(2)),
+        *(nn.Conv3d(width, features, 3, padding=1), nn.ReLU(), nn.MaxPool3d(3, 1, 1)),
+        *(nn.Conv3d(features, features, kernel, padding=padding), nn.ReLU(), nn.MaxPool3d(kernel, 1, padding)),
+        *(nn.Conv3d(features, features, kernel, padding=padding), nn.ReLU(), nn.MaxPool3d(kernel, 1, padding)),
+        *(nn.AdaptiveAvgPool3d(1), nn.Flatten()),
+    )
+
+
 class FourierFusion(nn.Module):
     """Two encoders of one kind, one on the image and one on its spectrum; their features stand side by side.
 
@@ -49,16 +71,30 @@ class FourierFusion(nn.Module):
     (batch, 1, slice, row, column) → (batch, features of both).
     """
 
-    def __init__(self, spatial: nn.Module, spectral: nn.Module) -> None:
+    def __init__(
+        self, spatial: nn.Module, spectral: nn.Module, figures: Callable[[Tensor], Tensor] | None = None
+    ) -> None:
         super().__init__()
         self.spatial = spatial
         self.spectral = spectral
+        self.figures = figures or log_spectrum
 
     def forward(self, images: Tensor) -> Tensor:
-        return torch.cat([self.spatial(images).float(), self.spectral(log_spectrum(images)).float()], 1)
+        return torch.cat([self.spatial(images).float(), self.spectral(self.figures(images)).float()], 1)
 
 
 def log_spectrum(images: Tensor) -> Tensor:
     """log(1 + |F|), F being the orthonormal transform over the last three axes; the shape stays."""
     with torch.autocast(images.device.type, enabled=False):
         return torch.log1p(torch.fft.fftn(images.float(), dim=(-3, -2, -1), norm="ortho").abs())
+
+
+def three_spectra(images: Tensor) -> Tensor:
+    """Lou et al.'s channels of the orthonormal transform F: log(1 + |·|) of Re F and Im F with their signs, and of F.
+
+    (batch, 1, slice, row, column) → (batch, 3, slice, row, column).
+    """
+    with torch.autocast(images.device.type, enabled=False):
+        spectrum = torch.fft.fftn(images.float(), dim=(-3, -2, -1), norm="ortho")
+        real, imaginary = (part.sign() * torch.log1p(part.abs()) for part in (spectrum.real, spectrum.imag))
+        return torch.cat([real, imaginary, torch.log1p(spectrum.abs())], 1)

@@ -43,11 +43,18 @@ def network_input(volume: Volume, preprocessing: str = PREPROCESSING) -> NDArray
     if volume.array.size == 0 or volume.array.max() <= max(0.0, float(volume.array.min())):
         raise NotAssessable("Every voxel of the volume has the same value; check the coil, then repeat the scan.")
     if preprocessing == CUBE:
-        return _cube(_oriented(volume)[0])
+        resized = _cube(_oriented(volume)[0])
+        scored: NDArray[np.float32] = (resized - resized.mean()) / resized.std()
+        return scored
     array = _on_grid(*_oriented(volume))
     low, high = INTENSITY_RANGE
     scaled: NDArray[np.float32] = np.clip(_centred(array) / np.float32(_foreground_mean(array)), low, high)
     return scaled
+
+
+def placed(volume: Volume, preprocessing: str = PREPROCESSING) -> NDArray[np.float32]:
+    """The volume's voxels where `network_input` puts them, their values as they are: for a mask of the same scan."""
+    return _cube(_oriented(volume)[0]) if preprocessing == CUBE else _centred(_on_grid(*_oriented(volume)))
 
 
 def _oriented(volume: Volume) -> tuple[NDArray[np.float32], tuple[float, float, float]]:
@@ -83,11 +90,10 @@ def _on_grid(array: NDArray[np.float32], spacing_mm: tuple[float, float, float])
 
 
 def _cube(array: NDArray[np.float32]) -> NDArray[np.float32]:
-    """The array resized to the cube, with mean 0 and standard deviation 1 over all its voxels."""
+    """The array resized to the cube."""
     zoom = [want / have for have, want in zip(array.shape, INPUT_SHAPES[CUBE], strict=True)]
-    resized = ndimage.zoom(array.astype(np.float32), zoom, order=1, mode="nearest", grid_mode=True)
-    scored: NDArray[np.float32] = (resized - resized.mean()) / resized.std()
-    return scored
+    resized: NDArray[np.float32] = ndimage.zoom(array.astype(np.float32), zoom, order=1, mode="nearest", grid_mode=True)
+    return resized
 
 
 def _centred(array: NDArray[np.float32]) -> NDArray[np.float32]:
