@@ -80,13 +80,21 @@ def test_a_draw_is_true_only_within_its_severitys_interval() -> None:
 
 def test_severities_are_drawn_as_published() -> None:
     generator = np.random.default_rng(2)
-    drawn = [draw_levels(generator) for _ in range(6000)]
+    drawn = [draw_levels(generator, list(Artifact)) for _ in range(6000)]
     affected = Counter(sum(level > 0 for level in levels.values()) for levels in drawn)
     assert set(affected) == {0, 1, 2}
     # one artifact in seven is drawn on average, and .4 and .2 of those that are drawn
     for artifact in Artifact:
         share = np.bincount([levels[artifact] for levels in drawn], minlength=3) / len(drawn)
         np.testing.assert_allclose(share[1:], [0.4 / 7, 0.2 / 7], atol=0.012)
+
+
+def test_an_artifact_that_a_scan_has_is_not_drawn_onto_it() -> None:
+    generator, free = np.random.default_rng(2), [Artifact.NOISE, Artifact.CONTRAST]
+    for _ in range(100):
+        levels = draw_levels(generator, free)
+        assert not any(level for artifact, level in levels.items() if artifact not in free)
+    assert draw_levels(generator, free[:1]).keys() == set(Artifact)
 
 
 def test_positioning_alone_is_not_blurred_and_everything_else_is() -> None:
@@ -126,7 +134,9 @@ def test_a_folder_is_filled_up_with_copies_of_the_same_patients(folders: tuple[P
         scan = originals[record["scan"]]
         assert (copy.subject, copy.plane) == (scan.subject, scan.plane)
         levels = record["draw"]["levels"]
-        assert copy.labels == tuple(max(old, levels[a]) for old, a in zip(scan.labels, Artifact, strict=True))
+        for artifact, own, label in zip(Artifact, scan.labels, copy.labels, strict=True):
+            assert label == (own or levels[artifact])
+            assert not (own and levels[artifact])
 
 
 def test_a_copy_is_the_same_again_and_stays_when_it_is_there(folders: tuple[Path, Path], tmp_path: Path) -> None:

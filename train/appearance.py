@@ -10,7 +10,7 @@ head is moved to either side, and the air is not set to zero, which would be a s
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from itertools import groupby
 from typing import Any
@@ -102,10 +102,10 @@ class AppearanceDraw:
         return cls(record["levels"], tuple(Step.from_json(step) for step in record["steps"]))
 
 
-def draw_levels(generator: np.random.Generator) -> dict[Artifact, Severity]:
-    """None, one or two artifacts, each at severity 0, 1 or 2 by LEVEL_SHARES; the others at 0."""
-    chosen = generator.choice(len(Artifact), generator.choice(COUNTS), replace=False)
-    drawn = {list(Artifact)[i]: Severity(int(generator.choice(len(Severity), p=LEVEL_SHARES))) for i in chosen}
+def draw_levels(generator: np.random.Generator, free: Sequence[Artifact]) -> dict[Artifact, Severity]:
+    """None, one or two of the free artifacts, each at severity 0, 1 or 2 by LEVEL_SHARES; the others at 0."""
+    chosen = generator.choice(len(free), min(generator.choice(COUNTS), len(free)), replace=False)
+    drawn = {free[i]: Severity(int(generator.choice(len(Severity), p=LEVEL_SHARES))) for i in chosen}
     return {artifact: drawn.get(artifact, Severity.NONE) for artifact in Artifact}
 
 

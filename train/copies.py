@@ -1,7 +1,8 @@
 """Rated scans → the same scans and, beside each, copies with artifacts drawn onto them, in the LISA layout.
 
 A copy is called `…_copy-1_LF_axi.nii.gz` after its scan, so that it is of the same patient; a JSON record beside it has
-its scan, the draw, and what the draw changed. Labels are the more severe of the scan's and the drawn.
+its scan, the draw, and what the draw changed. An artifact is drawn only onto scans without it: of the two together nobody
+could say how severe they are, as when a shift centres a head that was off.
 """
 
 from __future__ import annotations
@@ -57,15 +58,18 @@ def write_copy(scan: Scan, out: Path, *, seed: int, number: int) -> tuple[str, l
     """The scan with a draw on it, always the same for a seed and number; returns its file's name and labels.
 
     Severities are drawn once, their parameters until every one is true in the image; raises OutOfContract where none
-    are, as when the scan's own artifacts drown them.
+    are, as when the scan's own artifacts drown them, and for a scan that has every artifact already.
     """
     stem, _, plane = scan.path.name.partition("_LF_")
     name = f"{stem}_copy-{number}_LF_{plane.removesuffix('.gz')}.gz"
     record_path = out / name.replace(".nii.gz", ".json")
     if record_path.is_file():
         return name, json.loads(record_path.read_text())["labels"]
+    if all(scan.labels):
+        raise OutOfContract(f"{scan.path.name}: it has every artifact already; leave its copies out")
+    labelled = list(zip(Artifact, scan.labels, strict=True))
     generator = np.random.default_rng([seed, number, zlib.crc32(scan.path.name.encode())])
-    levels = draw_levels(generator)
+    levels = draw_levels(generator, [artifact for artifact, label in labelled if label == 0])
     source = nib.as_closest_canonical(nib.load(scan.path))
     image = np.maximum(np.asarray(source.dataobj, np.float32), 0)
     for _ in range(_ATTEMPTS):
@@ -75,7 +79,7 @@ def write_copy(scan: Scan, out: Path, *, seed: int, number: int) -> tuple[str, l
             break
     else:
         raise OutOfContract(f"{scan.path.name}: what was drawn cannot be seen in it; leave this copy out")
-    labels = [max(old, int(levels[artifact])) for old, artifact in zip(scan.labels, Artifact, strict=True)]
+    labels = [label or int(levels[artifact]) for artifact, label in labelled]
     (out / name).write_bytes(gzip.compress(nib.Nifti1Image(changed, source.affine).to_bytes(), 1, mtime=0))
     record = {"preset": "paper", "scan": scan.path.name, "seed": seed, "labels": labels, "effects": effects}
     record_path.write_text(json.dumps(record | {"draw": drawn.to_json()}))
