@@ -146,7 +146,7 @@ def test_a_folder_is_filled_up_with_copies_of_the_same_patients(folders: tuple[P
 def test_a_copy_is_the_same_again_and_stays_when_it_is_there(folders: tuple[Path, Path], tmp_path: Path) -> None:
     data, out = folders
     copy = next(scan for scan in read_scans(out) if scan.is_copy)
-    scan = next(s for s in read_scans(data) if s.path.name == copy.path.name.replace("_copy-1", ""))
+    scan = next(s for s in read_scans(data) if s.path.name == copy.path.name.replace("copy-1_", ""))
     write_copy(scan, tmp_path, seed=1, number=1)
     assert (tmp_path / copy.path.name).read_bytes() == copy.path.read_bytes()
     (tmp_path / copy.path.name).write_bytes(b"as it was")

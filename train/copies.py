@@ -1,6 +1,6 @@
 """Rated scans → the same scans and, beside each, copies with artifacts drawn onto them, in the LISA layout.
 
-A copy is called `…_copy-1_LF_axi.nii.gz` after its scan, so that it is of the same patient; a JSON record beside it has
+A copy is called `…_LF_copy-1_axi.nii.gz` after its scan, so that it is of the same patient; a JSON record beside it has
 its scan, the draw, and what the draw changed. An artifact is drawn only onto scans without it: of the two together nobody
 could say how severe they are, as when a shift centres a head that was off.
 """
@@ -60,8 +60,7 @@ def write_copy(scan: Scan, out: Path, *, seed: int, number: int) -> tuple[str, l
     Severities are drawn once, their parameters until every one is true in the image; raises OutOfContract where none
     are, as when the scan's own artifacts drown them, and for a scan that has every artifact already.
     """
-    stem, _, plane = scan.path.name.partition("_LF_")
-    name = f"{stem}_copy-{number}_LF_{plane.removesuffix('.gz')}.gz"
+    name = scan.copy_name(number)
     record_path = out / name.replace(".nii.gz", ".json")
     if record_path.is_file():
         return name, json.loads(record_path.read_text())["labels"]

@@ -36,6 +36,11 @@ class Scan:
         """Whether artifacts were drawn onto another scan to make it: it is trained on, and never measured on."""
         return "_copy-" in self.path.name
 
+    def copy_name(self, number: int) -> str:
+        """The file name of a copy of it, by which it is of the same subject and plane; always compressed."""
+        start = self.path.name.rindex(self.plane.suffix)
+        return f"{self.path.name[:start]}copy-{number}_{self.plane.suffix}.nii.gz"
+
 
 def read_scans(folder: Path) -> list[Scan]:
     """The scans that the folder's labels.csv lists; raises ConfigError that names the row and what to do."""
