@@ -13,9 +13,10 @@ import torch
 from lisa_folder import write_lisa_folder
 
 from qcnode.artifacts import Artifact, Severity
+from qcnode.errors import ConfigError
 from train.__main__ import main
 from train.appearance import EFFECTS, AppearanceDraw, Image, applied, draw, draw_levels, is_true
-from train.copies import write_copy
+from train.copies import simulate_copies, write_copy
 from train.dataset import inputs, read_scans
 from train.severity import OutOfContract
 
@@ -152,6 +153,44 @@ def test_a_copy_is_the_same_again_and_stays_when_it_is_there(folders: tuple[Path
     (tmp_path / copy.path.name).write_bytes(b"as it was")
     assert write_copy(scan, tmp_path, seed=1, number=1) == (copy.path.name, list(copy.labels))
     assert (tmp_path / copy.path.name).read_bytes() == b"as it was"
+    assert not list(tmp_path.glob("*.partial"))
+
+
+def test_a_copy_of_another_seed_number_or_rating_is_drawn_anew(folders: tuple[Path, Path], tmp_path: Path) -> None:
+    scan = next(scan for scan in read_scans(folders[0]) if not any(scan.labels))
+    rated = replace(scan, labels=(2, 2, 2, 2, 2, 2, 0))
+    images = set()
+    for its, seed in ((scan, 1), (scan, 2), (rated, 2)):
+        name, labels = write_copy(its, tmp_path, seed=seed, number=1)
+        record = json.loads((tmp_path / name.replace(".nii.gz", ".json")).read_text())
+        levels = record["draw"]["levels"].values()
+        assert (record["seed"], record["number"], record["labels"]) == (seed, 1, labels)
+        assert labels == [own or level for own, level in zip(its.labels, levels, strict=True)]
+        images.add((tmp_path / name).read_bytes())
+    assert len(images) == 3
+
+
+def test_what_an_interruption_left_is_written_again(folders: tuple[Path, Path], tmp_path: Path) -> None:
+    data, out = folders
+    copy = next(scan.path for scan in read_scans(out) if scan.is_copy)
+    scan = next(scan.path for scan in read_scans(data) if not any(scan.labels))
+    for path in out.iterdir():
+        (tmp_path / path.name).write_bytes(path.read_bytes())
+    (tmp_path / copy.name).with_suffix("").with_suffix(".json").unlink()
+    (tmp_path / copy.name).write_bytes(b"half a copy")
+    (tmp_path / scan.name).write_bytes(b"half a scan")
+    simulate_copies(data, tmp_path, seed=1, workers=1)
+    for path in out.iterdir():
+        assert (tmp_path / path.name).read_bytes() == path.read_bytes()
+
+
+def test_folders_whose_scans_would_be_copied_again_are_refused(folders: tuple[Path, Path], tmp_path: Path) -> None:
+    data, out = folders
+    for into in (data, data / "filled"):
+        with pytest.raises(ConfigError, match="name a folder beside it"):
+            simulate_copies(data, into, seed=1)
+    with pytest.raises(ConfigError, match="is a copy itself"):
+        simulate_copies(out, tmp_path, seed=1)
 
 
 def test_what_a_scan_has_is_left_to_its_raters(folders: tuple[Path, Path], tmp_path: Path) -> None:
