@@ -142,6 +142,14 @@ def test_a_rows_difference_from_itself_is_nothing_and_from_a_worse_one_is_more()
     assert best[1].startswith("good: 0.9")
 
 
+def test_a_perfect_rows_intervals_are_one_however_rare_a_severity_is() -> None:
+    truth = np.array([0] * 30 + [1] * 9 + [2])
+    graded = Graded([f"S{i}" for i in range(40)], truth, np.eye(3)[truth])
+    measure = Measure(graded.subjects)
+    np.testing.assert_allclose(measure.of(graded), 1)
+    np.testing.assert_allclose(severity_f1(graded, measure), 1)
+
+
 def test_a_table_is_markdown_and_csv(tmp_path: Path) -> None:
     rows = {"one": {Artifact.NOISE: _graded(lambda i: True)}}
     cells = encoder_table(rows, Measure(rows["one"][Artifact.NOISE].subjects))
