@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,10 +13,12 @@ import torch
 from lisa_folder import write_lisa_folder
 
 from qcnode.artifacts import Artifact, Severity
+from qcnode.errors import ConfigError
 from train.__main__ import main
 from train.appearance import EFFECTS, AppearanceDraw, Image, applied, draw, draw_levels, is_true
-from train.copies import write_copy
+from train.copies import simulate_copies, write_copy
 from train.dataset import inputs, read_scans
+from train.severity import OutOfContract
 
 AFFINE = np.diag([4.8, 4.8, 5.0, 1.0])  # a head of 40 x 44 x 28 voxels: coarse, and quick
 AFFECTED = [(artifact, severity) for artifact in Artifact for severity in (Severity.MODERATE, Severity.SEVERE)]
@@ -78,15 +81,23 @@ def test_a_draw_is_true_only_within_its_severitys_interval() -> None:
     assert not is_true(drawn, {Artifact.NOISE: 0.09})
 
 
-def test_severities_are_drawn_as_published() -> None:
+def test_severities_are_drawn_as_published_where_there_are_any() -> None:
     generator = np.random.default_rng(2)
-    drawn = [draw_levels(generator) for _ in range(6000)]
+    drawn = [draw_levels(generator, list(Artifact)) for _ in range(6000)]
     affected = Counter(sum(level > 0 for level in levels.values()) for levels in drawn)
-    assert set(affected) == {0, 1, 2}
-    # one artifact in seven is drawn on average, and .4 and .2 of those that are drawn
+    assert set(affected) == {1, 2}
+    # 1.5 artifacts are drawn on average, .4 and .2 of them above 0, and .72 of the draws have one of these
     for artifact in Artifact:
         share = np.bincount([levels[artifact] for levels in drawn], minlength=3) / len(drawn)
-        np.testing.assert_allclose(share[1:], [0.4 / 7, 0.2 / 7], atol=0.012)
+        np.testing.assert_allclose(share[1:], [1.5 * 0.4 / 0.72 / 7, 1.5 * 0.2 / 0.72 / 7], atol=0.012)
+
+
+def test_an_artifact_that_a_scan_has_is_not_drawn_onto_it() -> None:
+    generator, free = np.random.default_rng(2), [Artifact.NOISE, Artifact.CONTRAST]
+    for _ in range(100):
+        levels = draw_levels(generator, free)
+        assert not any(level for artifact, level in levels.items() if artifact not in free)
+    assert draw_levels(generator, free[:1]).keys() == set(Artifact)
 
 
 def test_positioning_alone_is_not_blurred_and_everything_else_is() -> None:
@@ -126,18 +137,72 @@ def test_a_folder_is_filled_up_with_copies_of_the_same_patients(folders: tuple[P
         scan = originals[record["scan"]]
         assert (copy.subject, copy.plane) == (scan.subject, scan.plane)
         levels = record["draw"]["levels"]
-        assert copy.labels == tuple(max(old, levels[a]) for old, a in zip(scan.labels, Artifact, strict=True))
+        for artifact, own, label in zip(Artifact, scan.labels, copy.labels, strict=True):
+            assert label == (own or levels[artifact])
+            assert not (own and levels[artifact])
+        assert any(levels.values())
+        assert copy.path.read_bytes() != scan.path.read_bytes()
 
 
 def test_a_copy_is_the_same_again_and_stays_when_it_is_there(folders: tuple[Path, Path], tmp_path: Path) -> None:
     data, out = folders
     copy = next(scan for scan in read_scans(out) if scan.is_copy)
-    scan = next(s for s in read_scans(data) if s.path.name == copy.path.name.replace("_copy-1", ""))
+    scan = next(s for s in read_scans(data) if s.path.name == copy.path.name.replace("copy-1_", ""))
     write_copy(scan, tmp_path, seed=1, number=1)
     assert (tmp_path / copy.path.name).read_bytes() == copy.path.read_bytes()
     (tmp_path / copy.path.name).write_bytes(b"as it was")
     assert write_copy(scan, tmp_path, seed=1, number=1) == (copy.path.name, list(copy.labels))
     assert (tmp_path / copy.path.name).read_bytes() == b"as it was"
+    assert not list(tmp_path.glob("*.partial"))
+
+
+def test_a_copy_of_another_seed_number_or_rating_is_drawn_anew(folders: tuple[Path, Path], tmp_path: Path) -> None:
+    scan = next(scan for scan in read_scans(folders[0]) if not any(scan.labels))
+    rated = replace(scan, labels=(2, 2, 2, 2, 2, 2, 0))
+    images = set()
+    for its, seed in ((scan, 1), (scan, 2), (rated, 2)):
+        name, labels = write_copy(its, tmp_path, seed=seed, number=1)
+        record = json.loads((tmp_path / name.replace(".nii.gz", ".json")).read_text())
+        levels = record["draw"]["levels"].values()
+        assert (record["seed"], record["number"], record["labels"]) == (seed, 1, labels)
+        assert labels == [own or level for own, level in zip(its.labels, levels, strict=True)]
+        images.add((tmp_path / name).read_bytes())
+    assert len(images) == 3
+
+
+def test_what_an_interruption_left_is_written_again(folders: tuple[Path, Path], tmp_path: Path) -> None:
+    data, out = folders
+    copy = next(scan.path for scan in read_scans(out) if scan.is_copy)
+    scan = next(scan.path for scan in read_scans(data) if not any(scan.labels))
+    for path in out.iterdir():
+        (tmp_path / path.name).write_bytes(path.read_bytes())
+    (tmp_path / copy.name).with_suffix("").with_suffix(".json").unlink()
+    (tmp_path / copy.name).write_bytes(b"half a copy")
+    (tmp_path / scan.name).write_bytes(b"half a scan")
+    simulate_copies(data, tmp_path, seed=1, workers=1)
+    for path in out.iterdir():
+        assert (tmp_path / path.name).read_bytes() == path.read_bytes()
+
+
+def test_folders_whose_scans_would_be_copied_again_are_refused(folders: tuple[Path, Path], tmp_path: Path) -> None:
+    data, out = folders
+    for into in (data, data / "filled"):
+        with pytest.raises(ConfigError, match="name a folder beside it"):
+            simulate_copies(data, into, seed=1)
+    with pytest.raises(ConfigError, match="is a copy itself"):
+        simulate_copies(out, tmp_path, seed=1)
+
+
+def test_what_a_scan_has_is_left_to_its_raters(folders: tuple[Path, Path], tmp_path: Path) -> None:
+    scan = next(scan for scan in read_scans(folders[0]) if not any(scan.labels))
+    rated = replace(scan, labels=tuple(0 if artifact is Artifact.NOISE else 2 for artifact in Artifact))
+    name, labels = write_copy(rated, tmp_path, seed=1, number=1)
+    assert labels[0] > 0
+    assert labels[1:] == [2] * 6
+    levels = json.loads((tmp_path / name.replace(".nii.gz", ".json")).read_text())["draw"]["levels"]
+    assert {artifact for artifact, level in levels.items() if level} == {Artifact.NOISE}
+    with pytest.raises(OutOfContract, match="has every artifact already"):
+        write_copy(replace(scan, labels=(1,) * 7), tmp_path, seed=1, number=2)
 
 
 def test_copies_are_trained_on_and_never_measured_on(folders: tuple[Path, Path]) -> None:

@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 from lisa_folder import write_lisa_folder
 
-from qcnode.artifacts import Plane
+from qcnode.artifacts import Artifact, Plane
 from qcnode.errors import ConfigError
 from qcnode.imaging.preprocess import INPUT_SHAPE, network_input
 from qcnode.imaging.volume import volume_from_nifti
-from train.dataset import cached_input, inputs, read_scans, subject_kinds
+from train.dataset import Scan, cached_input, inputs, read_scans, subject_kinds
 
 
 @pytest.fixture(scope="module")
@@ -43,6 +43,20 @@ def test_the_challenges_own_names_are_understood(folder: Path, tmp_path: Path) -
     table = edited(folder, tmp_path, "LISA_0001_run-000_LF_axi", "LISA_VALIDATION_0007_LF_axi")
     (table / "LISA_0001_run-000_LF_axi.nii.gz").rename(table / "LISA_VALIDATION_0007_LF_axi.nii.gz")
     assert read_scans(table)[0].subject == "LISA_VALIDATION_0007"
+
+
+@pytest.mark.parametrize("name", ["SITE_0001_axi.nii.gz", "SITE_0001_axi.nii", "LISA_0001_LF_axi.nii.gz"])
+def test_a_copy_is_named_for_the_same_patient_and_plane(tmp_path: Path, name: str) -> None:
+    def read(name: str) -> Scan:
+        (tmp_path / name).touch()
+        (tmp_path / "labels.csv").write_text(f"filename,{','.join(Artifact)}\n{name},0,0,0,0,0,0,0\n")
+        return read_scans(tmp_path)[0]
+
+    scan = read(name)
+    copy = read(scan.copy_name(1))
+    assert (scan.is_copy, copy.is_copy) == (False, True)
+    assert (copy.subject, copy.plane) == (scan.subject, scan.plane)
+    assert scan.copy_name(2) != copy.path.name
 
 
 @pytest.mark.parametrize(

@@ -90,6 +90,20 @@ def test_an_interval_holds_its_value_and_grows_when_a_person_has_many_scans() ->
     assert twice.high - twice.low == pytest.approx(many.high - many.low, rel=0.25)
 
 
+def test_a_perfect_members_intervals_are_one_however_rare_a_severity_is() -> None:
+    truth = np.array([0] * 30 + [1] * 7 + [2] * 3)
+    for figure in (metrics.macro_f1, metrics.balanced_accuracy, metrics.severe_recall, metrics.quadratic_kappa):
+        found = metrics.measured(figure, truth, truth, [f"S{i}" for i in range(40)])
+        assert (found.value, found.low, found.high) == (1, 1, 1)
+
+
+def test_an_interval_is_as_wide_as_that_of_patients_drawn_again_where_no_severity_is_rare() -> None:
+    found = metrics.measured(metrics.macro_f1, TRUTH, NAMED, [f"S{i}" for i in range(200)])
+    again = np.random.default_rng(1).integers(200, size=(1000, 200))
+    low, high = np.quantile([metrics.macro_f1(TRUTH[scans], NAMED[scans]) for scans in again], [0.025, 0.975])
+    assert (found.low, found.high) == pytest.approx((low, high), abs=0.01)
+
+
 def test_confidence_that_is_always_right_is_calibrated_and_certainty_that_fails_is_not() -> None:
     truth = np.array([0, 1, 2, 0])
     assert metrics.calibration_error(np.eye(3)[truth], truth) == 0

@@ -49,9 +49,12 @@ def test_briqa_is_the_papers_choice_and_its_two_readings_differ_in_distortion_al
         ({"preprocessing": "cube-1"}, 'variation is "half-turn" or "none"'),
         ({"preprocessing": "cube-1", "variation": "none"}, "compact-resnet reckons with intensities"),
         ({"members": {"Noise": {"preprocessing": "cube-1"}}}, "the same for all members"),
+        ({"members": {"Zipper": {"epoch": 3}}}, r"members\.Zipper: epoch: Extra inputs are not permitted"),
+        ({"members": {"Zipper": {"epochs": -1}}}, r"members\.Zipper: epochs: .* greater than or equal to 0"),
+        ({"members": {"Zipper": {"loss": "corn", "label_smoothing": 0.1}}}, "label_smoothing goes with"),
     ],
 )
-def test_inputs_that_do_not_go_together_are_refused(values: dict[str, object], words: str) -> None:
+def test_what_cannot_be_trained_is_refused_when_it_is_read(values: dict[str, object], words: str) -> None:
     with pytest.raises(ConfigError, match=words):
         read_config(None, **values)
 

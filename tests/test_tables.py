@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable
 from pathlib import Path
 
@@ -142,6 +143,14 @@ def test_a_rows_difference_from_itself_is_nothing_and_from_a_worse_one_is_more()
     assert best[1].startswith("good: 0.9")
 
 
+def test_a_perfect_rows_intervals_are_one_however_rare_a_severity_is() -> None:
+    truth = np.array([0] * 30 + [1] * 9 + [2])
+    graded = Graded([f"S{i}" for i in range(40)], truth, np.eye(3)[truth])
+    measure = Measure(graded.subjects)
+    np.testing.assert_allclose(measure.of(graded), 1)
+    np.testing.assert_allclose(severity_f1(graded, measure), 1)
+
+
 def test_a_table_is_markdown_and_csv(tmp_path: Path) -> None:
     rows = {"one": {Artifact.NOISE: _graded(lambda i: True)}}
     cells = encoder_table(rows, Measure(rows["one"][Artifact.NOISE].subjects))
@@ -165,6 +174,15 @@ def test_a_missing_cluster_is_named(study: Study, row: Row) -> None:
     pytest.importorskip("distributed")
     with pytest.raises(ConfigError, match="No Dask scheduler answers"):
         run_all(jobs_of(row, study), study, workers=1, scheduler="tcp://127.0.0.1:1")
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+def test_runs_go_to_a_cluster_whose_workers_have_a_thread_each(study: Study, threads: int) -> None:
+    distributed = pytest.importorskip("distributed")
+    options = {"n_workers": 1, "processes": False, "dashboard_address": None}
+    with distributed.LocalCluster(threads_per_worker=threads, **options) as cluster:
+        with contextlib.nullcontext() if threads == 1 else pytest.raises(ConfigError, match="start workers with --nth"):
+            run_all([], study, workers=1, scheduler=cluster.scheduler_address)
 
 
 def test_figures_are_drawn(study: Study, row: Row, tmp_path: Path) -> None:

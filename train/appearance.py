@@ -4,13 +4,14 @@ doi:10.1007/978-3-031-83008-2_4; arXiv 2510.26661. A draw is TorchIO's own deter
 so it can be recorded and replayed. What is different from the released code, so that a label is true in the image:
 intensities are in means of the head, not the scanner's; a parameter that theirs draws from zero upwards is drawn from
 the upper fifth of its range, so that severe is more than moderate; every zipper has a spike, distortion is drawn, the
-head is moved to either side, and the air is not set to zero, which would be a sign of the simulation.
+head is moved to either side, and the air is not set to zero, which would be a sign of the simulation. Every copy has an
+artifact, where half of theirs are their scans again.
 """
 
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from itertools import groupby
 from typing import Any
@@ -25,7 +26,7 @@ from train.quality_metrics import otsu
 Image = NDArray[np.float32]
 Affine = NDArray[np.float64]
 
-COUNTS = (0, 1, 2)  # of artifacts drawn onto one scan, each as likely
+COUNTS = (1, 2)  # of artifacts drawn onto one scan, each as likely
 LEVEL_SHARES = (0.4, 0.4, 0.2)  # of severity 0, 1, 2 for an artifact that is drawn
 # In the order of the physics: the anatomy moves, its signal changes, k-space is disturbed, noise comes last.
 ORDER = (
@@ -102,10 +103,15 @@ class AppearanceDraw:
         return cls(record["levels"], tuple(Step.from_json(step) for step in record["steps"]))
 
 
-def draw_levels(generator: np.random.Generator) -> dict[Artifact, Severity]:
-    """None, one or two artifacts, each at severity 0, 1 or 2 by LEVEL_SHARES; the others at 0."""
-    chosen = generator.choice(len(Artifact), generator.choice(COUNTS), replace=False)
-    drawn = {list(Artifact)[i]: Severity(int(generator.choice(len(Severity), p=LEVEL_SHARES))) for i in chosen}
+def draw_levels(generator: np.random.Generator, free: Sequence[Artifact]) -> dict[Artifact, Severity]:
+    """One or two of the free artifacts, each at severity 0, 1 or 2 by LEVEL_SHARES; the others at 0.
+
+    Drawn again until one is above 0: a copy without an artifact is its scan again.
+    """
+    drawn: dict[Artifact, Severity] = {}
+    while not any(drawn.values()):
+        chosen = generator.choice(len(free), min(generator.choice(COUNTS), len(free)), replace=False)
+        drawn = {free[i]: Severity(int(generator.choice(len(Severity), p=LEVEL_SHARES))) for i in chosen}
     return {artifact: drawn.get(artifact, Severity.NONE) for artifact in Artifact}
 
 

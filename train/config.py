@@ -94,6 +94,15 @@ class FitConfig(BaseModel):
                 raise ValueError(f"{key} is the same for all members; set it above them")
         return self
 
+    @model_validator(mode="after")
+    def _members_are_configurations(self) -> FitConfig:
+        for artifact in self.members:
+            try:
+                self.of(artifact)
+            except ValidationError as error:
+                raise ValueError(f"members.{artifact}: {_first(error)}") from error
+        return self
+
     @property
     def encoder_width(self) -> int:
         """The width to build; raises ConfigError for an encoder that there is not."""
@@ -139,5 +148,10 @@ def read_config(path: Path | None, **overrides: object) -> FitConfig:
     except tomllib.TOMLDecodeError as error:
         raise ConfigError(f"{path} is not TOML: {error}.") from error
     except ValidationError as error:
-        first = error.errors(include_url=False)[0]
-        raise ConfigError(f"{path or 'The options'}: {'.'.join(map(str, first['loc']))}: {first['msg']}.") from error
+        raise ConfigError(f"{path or 'The options'}: {_first(error)}.") from error
+
+
+def _first(error: ValidationError) -> str:
+    """The key, if it is one key's, and what is wrong with it."""
+    first = error.errors(include_url=False)[0]
+    return ": ".join([*filter(None, [".".join(map(str, first["loc"]))]), first["msg"].removeprefix("Value error, ")])

@@ -1,7 +1,8 @@
 """Rated scans → the same scans and, beside each, copies with artifacts drawn onto them, in the LISA layout.
 
-A copy is called `…_copy-1_LF_axi.nii.gz` after its scan, so that it is of the same patient; a JSON record beside it has
-its scan, the draw, and what the draw changed. Labels are the more severe of the scan's and the drawn.
+A copy is called `…_LF_copy-1_axi.nii.gz` after its scan, so that it is of the same patient; a JSON record beside it has
+its scan, the draw, and what the draw changed. An artifact is drawn only onto scans without it: how severe the two are
+together nobody could say, as when a shift centres a head that was off.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ import numpy as np
 import torch
 
 from qcnode.artifacts import Artifact
+from qcnode.errors import ConfigError
 from train.appearance import applied, draw, draw_levels, is_true
 from train.counts import counts_by_severity
 from train.dataset import LABELS, SUBJECTS, Scan, read_scans
@@ -34,11 +36,17 @@ _ATTEMPTS = 40
 
 
 def simulate_copies(folder: Path, out: Path, *, seed: int, copies: int = 1, workers: int = 2) -> str:
-    """Write the folder's scans and `copies` of each into `out`; what is there already stays.
+    """Write the folder's scans and `copies` of each into `out`; copies that are there already stay.
 
-    Returns how many scans of each severity there were before and are after, as a Markdown table.
+    Returns how many scans of each severity there were before and are after, as a Markdown table; raises ConfigError
+    where `out` is in the folder, and where the folder has copies.
     """
+    if out.resolve().is_relative_to(folder.resolve()):
+        raise ConfigError(f"{out} is in {folder}, whose scans are copied; name a folder beside it.")
     scans = read_scans(folder)
+    for scan in scans:
+        if scan.is_copy:
+            raise ConfigError(f"{scan.path} is a copy itself; name the folder of scans that it was made from.")
     out.mkdir(parents=True, exist_ok=True)
     if (folder / SUBJECTS).is_file():
         shutil.copyfile(folder / SUBJECTS, out / SUBJECTS)
@@ -57,15 +65,21 @@ def write_copy(scan: Scan, out: Path, *, seed: int, number: int) -> tuple[str, l
     """The scan with a draw on it, always the same for a seed and number; returns its file's name and labels.
 
     Severities are drawn once, their parameters until every one is true in the image; raises OutOfContract where none
-    are, as when the scan's own artifacts drown them.
+    are, as when the scan's own artifacts drown them, and for a scan that has every artifact already.
     """
-    stem, _, plane = scan.path.name.partition("_LF_")
-    name = f"{stem}_copy-{number}_LF_{plane.removesuffix('.gz')}.gz"
+    name = scan.copy_name(number)
     record_path = out / name.replace(".nii.gz", ".json")
-    if record_path.is_file():
-        return name, json.loads(record_path.read_text())["labels"]
+    if all(scan.labels):
+        raise OutOfContract(f"{scan.path.name}: it has every artifact already; leave its copies out")
+    labelled = list(zip(Artifact, scan.labels, strict=True))
     generator = np.random.default_rng([seed, number, zlib.crc32(scan.path.name.encode())])
-    levels = draw_levels(generator)
+    levels = draw_levels(generator, [artifact for artifact, label in labelled if label == 0])
+    labels = [label or int(levels[artifact]) for artifact, label in labelled]
+    made_from = {"preset": "paper", "scan": scan.path.name, "seed": seed, "number": number, "labels": labels}
+    if (out / name).is_file() and record_path.is_file():
+        if made_from.items() <= json.loads(record_path.read_text()).items():
+            return name, labels
+        record_path.unlink()  # before its image is replaced: a record is always of the image beside it
     source = nib.as_closest_canonical(nib.load(scan.path))
     image = np.maximum(np.asarray(source.dataobj, np.float32), 0)
     for _ in range(_ATTEMPTS):
@@ -75,19 +89,25 @@ def write_copy(scan: Scan, out: Path, *, seed: int, number: int) -> tuple[str, l
             break
     else:
         raise OutOfContract(f"{scan.path.name}: what was drawn cannot be seen in it; leave this copy out")
-    labels = [max(old, int(levels[artifact])) for old, artifact in zip(scan.labels, Artifact, strict=True)]
-    (out / name).write_bytes(gzip.compress(nib.Nifti1Image(changed, source.affine).to_bytes(), 1, mtime=0))
-    record = {"preset": "paper", "scan": scan.path.name, "seed": seed, "labels": labels, "effects": effects}
-    record_path.write_text(json.dumps(record | {"draw": drawn.to_json()}))
+    _write(out / name, gzip.compress(nib.Nifti1Image(changed, source.affine).to_bytes(), 1, mtime=0))
+    record = made_from | {"effects": effects, "draw": drawn.to_json()}
+    _write(record_path, json.dumps(record).encode())
     return name, labels
+
+
+def _write(path: Path, content: bytes) -> None:
+    """Write the file, whole or not at all."""
+    partial_file = path.with_name(f"{path.name}.partial")
+    partial_file.write_bytes(content)
+    partial_file.replace(path)
 
 
 def _with_copies(scan: Scan, out: Path, seed: int, copies: int) -> list[list[str | int]]:
     """The scan and its copies, written; their rows in the table."""
-    if not (out / scan.path.name).is_file():
-        shutil.copyfile(scan.path, out / scan.path.name)
-        if scan.mask_path.is_file():
-            shutil.copyfile(scan.mask_path, out / scan.mask_path.name)
+    for source in (scan.path, scan.mask_path):
+        there = out / source.name
+        if source.is_file() and not (there.is_file() and there.read_bytes() == source.read_bytes()):
+            _write(there, source.read_bytes())
     rows: list[list[str | int]] = [[scan.path.name, *scan.labels]]
     for number in range(1, copies + 1):
         try:

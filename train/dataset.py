@@ -43,6 +43,11 @@ class Scan:
         """Where the scan's brain mask is, if it has one: `…_LF_axi_mask.nii.gz`."""
         return self.path.with_name(f"{self.path.name.split('.')[0]}_mask.nii.gz")
 
+    def copy_name(self, number: int) -> str:
+        """The file name of a copy of it, by which it is of the same subject and plane; always compressed."""
+        start = self.path.name.rindex(self.plane.suffix)
+        return f"{self.path.name[:start]}copy-{number}_{self.plane.suffix}.nii.gz"
+
 
 def read_scans(folder: Path) -> list[Scan]:
     """The scans that the folder's labels.csv lists; raises ConfigError that names the row and what to do."""

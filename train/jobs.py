@@ -1,4 +1,4 @@
-"""Independent runs of a comparison: one artifact, configuration and fold; each in a process of its own, anywhere."""
+"""Independent runs of a comparison: one artifact, configuration and fold; one at a time in a process, anywhere."""
 
 from __future__ import annotations
 
@@ -106,4 +106,7 @@ def _executor(workers: int, scheduler: str | None) -> Iterator[Executor]:
     except (OSError, ValueError) as error:
         raise ConfigError(f"No Dask scheduler answers at {scheduler}; start one, or leave --scheduler out.") from error
     with client:
+        for worker, threads in client.nthreads().items():
+            if threads > 1:  # of one process: runs would draw from the same of torch's generators
+                raise ConfigError(f"Dask's worker {worker} has {threads} threads; start workers with --nthreads 1.")
         yield client.get_executor()

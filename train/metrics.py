@@ -5,44 +5,52 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 from sklearn.metrics import accuracy_score, precision_recall_fscore_support
 
 from qcnode.artifacts import Severity
 from qcnode.ensemble.weights import Measured
 
 Labels = NDArray[np.int64]
-Figure = Callable[[Labels, Labels], float]  # truth, named
+Weights = NDArray[np.float64]
+Figure = Callable[[Labels, Labels, Weights | None], float]  # truth, named, what each scan counts; None: all 1
 _CLASSES = [int(severity) for severity in Severity]
 
 
-def confusion(truth: Labels, named: Labels) -> NDArray[np.float64]:
-    """How many scans of each true severity (row) were called each severity (column)."""
+def confusion(truth: Labels, named: Labels, weights: Weights | None = None) -> NDArray[np.float64]:
+    """How many scans of each true severity (row) were called each severity (column). weights: what each counts."""
     classes = len(Severity)
-    return np.bincount(classes * truth + named, minlength=classes**2).reshape(classes, classes).astype(np.float64)
+    counts = np.bincount(classes * truth + named, weights, minlength=classes**2)
+    return counts.reshape(classes, classes).astype(np.float64)
 
 
-def macro_f1(truth: Labels, named: Labels) -> float:
+def share(part: ArrayLike, whole: ArrayLike) -> NDArray[np.float64]:
+    """part / whole, and 0 of nothing."""
+    part, whole = np.broadcast_arrays(np.asarray(part, np.float64), np.asarray(whole, np.float64))
+    return np.divide(part, whole, out=np.zeros(part.shape), where=whole > 0)
+
+
+def macro_f1(truth: Labels, named: Labels, weights: Weights | None = None) -> float:
     """Mean of the three severities' F1; a severity that nobody has or names counts 0."""
-    table = confusion(truth, named)
-    return float(np.mean(2 * table.diagonal() / np.maximum(table.sum(0) + table.sum(1), 1)))
+    table = confusion(truth, named, weights)
+    return float(np.mean(share(2 * table.diagonal(), table.sum(0) + table.sum(1))))
 
 
-def balanced_accuracy(truth: Labels, named: Labels) -> float:
+def balanced_accuracy(truth: Labels, named: Labels, weights: Weights | None = None) -> float:
     """Mean of the three severities' recall; a severity that nobody has counts 0."""
-    table = confusion(truth, named)
-    return float(np.mean(table.diagonal() / np.maximum(table.sum(1), 1)))
+    table = confusion(truth, named, weights)
+    return float(np.mean(share(table.diagonal(), table.sum(1))))
 
 
-def severe_recall(truth: Labels, named: Labels) -> float:
+def severe_recall(truth: Labels, named: Labels, weights: Weights | None = None) -> float:
     """The share of severe scans that are called severe: what a recall flag lives on."""
-    severe = confusion(truth, named)[Severity.SEVERE]
-    return float(severe[Severity.SEVERE] / max(severe.sum(), 1))
+    severe = confusion(truth, named, weights)[Severity.SEVERE]
+    return float(share(severe[Severity.SEVERE], severe.sum()))
 
 
-def quadratic_kappa(truth: Labels, named: Labels) -> float:
+def quadratic_kappa(truth: Labels, named: Labels, weights: Weights | None = None) -> float:
     """Cohen's kappa with quadratic weights: 1 is agreement, 0 is chance; 0 → 2 costs four times 0 → 1."""
-    table = confusion(truth, named)
+    table = confusion(truth, named, weights)
     cost = np.subtract.outer(_CLASSES, _CLASSES) ** 2
     by_chance = float((cost * np.outer(table.sum(1), table.sum(0))).sum() / table.sum())
     return 1 - float((cost * table).sum()) / by_chance if by_chance else 1.0
@@ -72,12 +80,12 @@ def challenge_figures(truth: Labels, named: Labels) -> dict[str, float]:
 def fifteen(tables: NDArray[np.float64]) -> NDArray[np.float64]:
     """The challenge's fifteen of many confusion tables at once: (…, 3, 3) → (…, 15), in `challenge_figures`'s order."""
     hits, support, named = np.diagonal(tables, axis1=-2, axis2=-1), tables.sum(-1), tables.sum(-2)
-    precision, recall = hits / np.maximum(named, 1), hits / np.maximum(support, 1)
-    f1, f2 = ((1 + b * b) * hits / np.maximum(b * b * support + named, 1) for b in (1, 2))
+    precision, recall = share(hits, named), share(hits, support)
+    f1, f2 = (share((1 + b * b) * hits, b * b * support + named) for b in (1, 2))
     each = np.stack([precision, recall, f1, f2, recall], -2)  # (…, figure, severity)
-    total = np.maximum(support.sum(-1), 1)[..., None]
-    weighted = (each * support[..., None, :]).sum(-1) / total
-    micro = np.broadcast_to(hits.sum(-1)[..., None] / total, weighted.shape)
+    total = support.sum(-1)[..., None]
+    weighted = share((each * support[..., None, :]).sum(-1), total)
+    micro = np.broadcast_to(share(hits.sum(-1)[..., None], total), weighted.shape)
     return np.concatenate([weighted, each.mean(-1), micro], -1)
 
 
@@ -102,13 +110,17 @@ def measured(
     seed: int = 0,
     draws: int = 1000,
 ) -> Measured:
-    """The figure with its 95 % interval: subjects, not scans, are drawn again, since a person's scans are alike."""
+    """The figure with its 95 % interval: what subjects count is drawn, not scans, since a person's scans are alike."""
     unique, owner = np.unique(np.asarray(subjects), return_inverse=True)
-    scans_of = [np.flatnonzero(owner == subject) for subject in range(len(unique))]
-    generator = np.random.default_rng(seed)
-    drawn = []
-    for _ in range(draws):
-        scans = np.concatenate([scans_of[s] for s in generator.integers(len(unique), size=len(unique))])
-        drawn.append(figure(truth[scans], named[scans]))
+    drawn = [figure(truth, named, counts[owner]) for counts in subject_weights(len(unique), draws, seed)]
     low, high = np.quantile(drawn, [0.025, 0.975])
-    return Measured(value=figure(truth, named), low=float(low), high=float(high))
+    return Measured(value=figure(truth, named, None), low=float(low), high=float(high))
+
+
+def subject_weights(subjects: int, draws: int, seed: int) -> Weights:
+    """(draw, subject): what each subject counts in the draws of a Bayesian bootstrap, 1 on average.
+
+    doi:10.1214/aos/1176345338. Nobody counts 0, so no draw is without a severity that somebody has, however rare, and
+    would score it 0.
+    """
+    return np.random.default_rng(seed).dirichlet(np.ones(subjects), draws) * subjects

@@ -117,8 +117,8 @@ def _report(study: Study, scale: Scale, counts: str, tables: Mapping[str, str], 
     return f"""# Encoders, configurations, baselines
 
 Scale `{scale}`; {study.folds} folds by patient, {study.repeats} time(s). Every figure is of patients that neither the
-weights, the epoch nor the calibration were chosen on. Intervals are 95 %, from a bootstrap of patients; those of a
-difference are from the same patients in both rows. Made by `python -m train tables`.
+weights, the epoch nor the calibration were chosen on. Intervals are 95 %, from a Bayesian bootstrap of patients;
+those of a difference are from the same draws in both rows. Made by `python -m train tables`.
 
 {counts}
 

@@ -13,7 +13,7 @@ from qcnode.artifacts import Artifact, Severity
 from train.comparisons import Row
 from train.folds import PREDICTIONS
 from train.jobs import Job, Study
-from train.metrics import fifteen
+from train.metrics import fifteen, share, subject_weights
 from train.report import Graded
 
 Said = Mapping[Artifact, Graded]  # by one row's models, of every patient, pooled over folds and repeats
@@ -48,15 +48,14 @@ def said(row: Row, study: Study, subject_of: Mapping[str, str]) -> dict[Artifact
 class Measure:
     """The fifteen figures of rows, and of their differences, with intervals from the same draws of patients.
 
-    draws[0] is everybody once; in the others patients are drawn again, the same ones for all artifacts and rows, so
-    that what two rows have in common falls out of their difference.
+    draws[0] is everybody once; in the others what patients count is drawn, the same for all artifacts and rows, so that
+    what two rows have in common falls out of their difference.
     """
 
     def __init__(self, subjects: Sequence[str], seed: int = 0) -> None:
         self.subjects = sorted(set(subjects))
         count = len(self.subjects)
-        drawn = np.random.default_rng(seed).multinomial(count, np.full(count, 1 / count), _DRAWS)
-        self.draws = np.vstack([np.ones(count), drawn])
+        self.draws = np.vstack([np.ones(count), subject_weights(count, _DRAWS, seed)])
 
     def confusions(self, graded: Graded) -> NDArray[np.float64]:
         """(1 + draws, 3, 3): how many scans of each true severity (row) were called each severity (column)."""
@@ -121,7 +120,7 @@ def severity_f1(graded: Graded, measure: Measure) -> NDArray[np.float64]:
     """(1 + draws, 3): the F1 of each severity."""
     drawn = measure.confusions(graded)
     hits = np.diagonal(drawn, axis1=-2, axis2=-1)
-    return np.asarray(2 * hits / np.maximum(drawn.sum(-1) + drawn.sum(-2), 1))
+    return share(2 * hits, drawn.sum(-1) + drawn.sum(-2))
 
 
 def write_table(cells: Cells, out: Path) -> str:
