@@ -19,6 +19,7 @@ from rich.table import Table
 from rich.text import Text
 
 from qcnode import __version__
+from qcnode.accounts import ConfigOption, users
 from qcnode.config import load
 from qcnode.console import assessment_panel, console, verdict_line
 from qcnode.errors import ConfigError, PermanentError, QcnodeError
@@ -34,10 +35,7 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-ConfigOption = Annotated[
-    Path | None,
-    typer.Option("--config", "-c", help="The configuration; else QCNODE_CONFIG names it, else the defaults."),
-]
+app.add_typer(users, name="user")
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON instead of text.")]
 DONE, FAILED, USAGE = 0, 1, 2
 

@@ -102,9 +102,11 @@ class Web(_Section):
     """The page."""
 
     host: str = "127.0.0.1"
-    """The address to listen on; the page has no accounts, so it stays on loopback."""
+    """The address to listen on; beyond loopback only with accounts (`qcnode user add`)."""
     port: Port = 8080
     """The port to listen on; 0 takes a free one."""
+    insecure: bool = False
+    """Answer beyond loopback although there are no accounts: whoever reaches the page may read it."""
 
 
 class Completeness(_Section):

@@ -4,26 +4,25 @@ from __future__ import annotations
 
 import urllib.request
 from collections.abc import Iterator
-from datetime import UTC, datetime, timedelta
-from html.parser import HTMLParser
+from datetime import timedelta
 from io import BytesIO
 from pathlib import Path
 
 import httpx
 import pytest
+from page_cases import NOW, assessed, claimed, markup, received
 from PIL import Image
-from reporting_cases import ASSESSMENTS, as_bytes, swoop
+from reporting_cases import ASSESSMENTS
 
 from qcnode.config import StateFolder, Web
 from qcnode.errors import ConfigError
-from qcnode.ledger.records import Claim, Forwarding, NewDocument, Received
+from qcnode.ledger.records import Forwarding
 from qcnode.ledger.store import Store
-from qcnode.reporting.documents import documents
+from qcnode.people import Role
 from qcnode.states import DeliveryState
 from qcnode.verdict import Assessment, not_assessable
 from qcnode.web.server import WebServer
 
-NOW = datetime(2026, 3, 1, 12, 30, 15, tzinfo=UTC)
 HOSTILE_AE = '<b x="&">AE</b>'
 
 
@@ -40,70 +39,6 @@ def page(store: Store, tmp_path: Path) -> Iterator[httpx.Client]:
     with httpx.Client(base_url=server.url) as client:
         yield client
     server.stop()
-
-
-def received(store: Store, series_uid: str = "1.2.3", calling_ae: str = "SWOOP1", number: int = 1) -> None:
-    one = Received(series_uid, "1.2", f"{series_uid}.{number}", "1.2.840", "1.2.1", "a" * 64, 9, NOW, calling_ae, {})
-    store.record_instances([one])
-
-
-def claimed(store: Store, series_uid: str = "1.2.3", revision: int = 1) -> Claim:
-    assert store.mark_ready(series_uid, revision, "all its frames are there", NOW)
-    claim = store.claim(NOW)
-    assert claim is not None
-    return claim
-
-
-def assessed(store: Store, folder: Path, assessment: Assessment, series_uid: str = "1.2.3") -> dict[str, NewDocument]:
-    """A series with this assessment, its documents in the state folder, on their way to an archive."""
-    received(store, series_uid)
-    made = {}
-    for document in documents(assessment, as_bytes(swoop()), revision=1, at=NOW, predecessor_uid=None):
-        path = Path("documents") / f"{document.sop_instance_uid}.dcm"
-        (folder / path).parent.mkdir(exist_ok=True)
-        (folder / path).write_bytes(document.data)
-        made[document.kind] = NewDocument(
-            document.kind, document.sop_class_uid, document.sop_instance_uid, path=str(path)
-        )
-    deliveries = [(kind, "pacs") for kind in made]
-    assert store.finish(claimed(store, series_uid), assessment, list(made.values()), deliveries, NOW)
-    return made
-
-
-class Markup(HTMLParser):
-    """The elements and the text of a page; fails on an element that is not closed."""
-
-    VOID = ("meta", "link", "img", "br")
-
-    def __init__(self, text: str) -> None:
-        super().__init__()
-        self.open: list[str] = []
-        self.elements: list[tuple[str, dict[str, str | None]]] = []
-        self.words: list[str] = []
-        self.feed(text)
-        self.close()
-        assert not self.open
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.elements.append((tag, dict(attrs)))
-        if tag not in self.VOID:
-            self.open.append(tag)
-
-    def handle_endtag(self, tag: str) -> None:
-        assert self.open.pop() == tag
-
-    def handle_data(self, data: str) -> None:
-        self.words += data.split()
-
-    @property
-    def text(self) -> str:
-        return " ".join(self.words)
-
-
-def markup(page: httpx.Client, path: str) -> Markup:
-    answer = page.get(path)
-    assert answer.status_code == 200, answer.text
-    return Markup(answer.text)
 
 
 def test_an_empty_ledger_says_what_to_do(page: httpx.Client) -> None:
@@ -278,9 +213,12 @@ def test_everything_it_loads_is_its_own(store: Store, page: httpx.Client, tmp_pa
 
 
 @pytest.mark.parametrize("host", ["0.0.0.0", "192.168.1.5", "::", "node.example"])
-def test_it_does_not_leave_loopback(host: str, store: Store, tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="is not loopback"):
+def test_it_leaves_loopback_with_accounts_only(host: str, store: Store, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="is not loopback, and there are no accounts; add one with `qcnode user add"):
         WebServer(Web(host=host), store, tmp_path)
+    WebServer(Web(host=host, insecure=True), store, tmp_path)
+    store.people.add("mira", Role.VIEWER, "a hash", NOW)
+    WebServer(Web(host=host), store, tmp_path)
 
 
 def test_it_serves_on_a_free_port_and_stops(store: Store, tmp_path: Path) -> None:

@@ -105,9 +105,19 @@ class Database:
         return self._turns.turn(patient=patient, seconds=BUSY_MILLISECONDS / 1000)
 
 
-def record(session: Session, kind: str, series_uid: str | None, detail: dict[str, Any], now: datetime) -> None:
-    """Add an event to the table and, once committed, its line to the log."""
-    session.add(Event(at=now, kind=kind, series_uid=series_uid, detail=detail))
+def record(
+    session: Session,
+    kind: str,
+    series_uid: str | None,
+    detail: dict[str, Any],
+    now: datetime,
+    people: dict[str, str] | None = None,
+) -> None:
+    """Add an event to the table and, once committed, its line to the log.
+
+    people: more of the detail, of which the log gets nothing: the table names people, the log does not.
+    """
+    session.add(Event(at=now, kind=kind, series_uid=series_uid, detail=detail | (people or {})))
     words = [kind, *([f"series={series_uid}"] if series_uid else []), *(f"{k}={_word(v)}" for k, v in detail.items())]
     session.info.setdefault("lines", []).append(" ".join(words))
 

@@ -26,6 +26,7 @@ from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column, query_express
 from sqlalchemy.types import TypeDecorator
 
 from qcnode.artifacts import Artifact, Plane
+from qcnode.people import Role, Word
 from qcnode.states import DeliveryState, State, StepState
 from qcnode.verdict import Decision
 
@@ -74,7 +75,7 @@ class Row(DeclarativeBase):
         float: Double,
         dict[str, Any]: JSON,
         list[str]: JSON,
-        **{words: _words(words) for words in (State, DeliveryState, StepState, Decision, Artifact, Plane)},
+        **{words: _words(words) for words in (State, DeliveryState, StepState, Decision, Artifact, Plane, Role, Word)},
     }
 
 
@@ -179,6 +180,12 @@ class AssessmentRow(Row):
     documents: Mapped[list[DocumentRow]] = relationship(
         lazy="raise", order_by="DocumentRow.id", back_populates="assessment"
     )
+    opinions: Mapped[list[Opinion]] = relationship(lazy="raise", order_by="Opinion.id", back_populates="assessment")
+
+    @property
+    def acknowledged_by(self) -> list[str]:
+        """The people who have seen it, the first one first."""
+        return [opinion.by for opinion in self.opinions if opinion.word is Word.ACKNOWLEDGED]
 
 
 class ScoreRow(Row):
@@ -194,6 +201,23 @@ class ScoreRow(Row):
     p0: Mapped[float]
     p1: Mapped[float]
     p2: Mapped[float]
+
+
+class Opinion(Row):
+    """What a person said of the verdict on one revision; rows are added, never changed or removed."""
+
+    __tablename__ = "opinion"
+    __table_args__ = (Index(None, "assessment_id"),)
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    assessment_id: Mapped[int] = mapped_column(ForeignKey("assessment.id"))
+    at: Mapped[datetime]
+    by: Mapped[str] = mapped_column(String(40))  # no foreign key: a word outlives the account of who said it
+    word: Mapped[Word]
+    artifact: Mapped[Artifact | None]  # of a correction
+    severity: Mapped[int | None]  # what the person grades it
+
+    assessment: Mapped[AssessmentRow] = relationship(lazy="raise", back_populates="opinions")
 
 
 class DocumentRow(Row):
@@ -281,3 +305,26 @@ class Event(Row):
     kind: Mapped[str] = mapped_column(String(40))
     series_uid: Mapped[str | None] = mapped_column(String(64))  # no foreign key: the event may come before its series
     detail: Mapped[dict[str, Any]]
+
+
+class Account(Row):
+    """A person who may log in at the page."""
+
+    __tablename__ = "account"
+
+    name: Mapped[str] = mapped_column(String(40), primary_key=True)
+    role: Mapped[Role]
+    password_hash: Mapped[str] = mapped_column(Text)
+    added_at: Mapped[datetime]
+
+
+class Login(Row):
+    """A browser that an account is logged in with; the ledger keeps its token's digest, not the token."""
+
+    __tablename__ = "login"
+    __table_args__ = (Index(None, "account_name"),)
+
+    token_sha256: Mapped[str] = mapped_column(String(64), primary_key=True)
+    account_name: Mapped[str] = mapped_column(ForeignKey("account.name"))
+    began_at: Mapped[datetime]
+    ends_at: Mapped[datetime]

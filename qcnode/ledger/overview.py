@@ -100,5 +100,6 @@ def _with_assessments() -> tuple[ORMOption, ...]:
     return (
         with_expression(Series.instance_count, counted),
         assessments.selectinload(AssessmentRow.scores),
+        assessments.selectinload(AssessmentRow.opinions),
         assessments.selectinload(AssessmentRow.documents).selectinload(DocumentRow.deliveries),
     )

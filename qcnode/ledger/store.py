@@ -19,6 +19,8 @@ from qcnode.ledger.database import Database, connect, record
 from qcnode.ledger.deliveries import IMAGES, Deliveries, forward, revive
 from qcnode.ledger.models import AssessmentRow, Delivery, DocumentRow, Instance, Series
 from qcnode.ledger.moves import give_up, held, move
+from qcnode.ledger.opinions import Opinions
+from qcnode.ledger.people import People
 from qcnode.ledger.performed import PerformedSteps, announced_of
 from qcnode.ledger.records import Claim, Forwarding, NewDocument, Received, Receiving
 from qcnode.states import LONGEST_PAUSE, DeliveryState, State
@@ -40,6 +42,8 @@ class Store:
         self.deliveries = Deliveries(self._database)
         self.overview = overview.Overview(self._database)
         self.performed = PerformedSteps(self._database)
+        self.people = People(self._database)
+        self.opinions = Opinions(self._database)
 
     @classmethod
     def open(cls, state: config.StateFolder) -> Store:

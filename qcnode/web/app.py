@@ -1,4 +1,4 @@
-"""The page: what arrived, what was said of it, and where that went. It only reads."""
+"""The page: what arrived, what was said of it, and where that went. It only reads, but for people's own words."""
 
 from __future__ import annotations
 
@@ -10,20 +10,31 @@ from typing import Annotated
 
 from fastapi import FastAPI, HTTPException, Request, Response
 from fastapi import Path as PathParameter
-from fastapi.responses import FileResponse, HTMLResponse, PlainTextResponse
+from fastapi.responses import FileResponse, PlainTextResponse
 from fastapi.staticfiles import StaticFiles
-from jinja2 import Environment, PackageLoader, select_autoescape
 from PIL import Image
 from pydicom import dcmread
 
-from qcnode.artifacts import Severity
 from qcnode.ledger.models import DocumentRow, Series
+from qcnode.ledger.opinions import corrections, spoken
 from qcnode.ledger.store import Store
-from qcnode.states import DeliveryState, State
-from qcnode.verdict import Decision
+from qcnode.states import DeliveryState
+from qcnode.web.auth import Door, Seen
+from qcnode.web.login import add_login
+from qcnode.web.said import add_words
+from qcnode.web.templating import Pages
 
 UID = Annotated[str, PathParameter(pattern=r"^[0-9.]{1,64}$")]
-_POLICY = "default-src 'none'; img-src 'self'; style-src 'self'; base-uri 'none'; form-action 'none'"
+_POLICY = "; ".join(
+    (
+        "default-src 'none'",
+        "img-src 'self'",
+        "style-src 'self'",
+        "form-action 'self'",
+        "base-uri 'none'",
+        "frame-ancestors 'none'",
+    )
+)
 _HEADERS = {
     "Content-Security-Policy": _POLICY,
     "X-Content-Type-Options": "nosniff",
@@ -32,15 +43,14 @@ _HEADERS = {
 }
 
 
-def create_app(store: Store, folder: Path) -> FastAPI:
-    """The page over this ledger and this state folder."""
+def create_app(store: Store, folder: Path, *, open_to_all: bool) -> FastAPI:
+    """The page over this ledger and this state folder; open_to_all: readable by anybody while there are no accounts."""
     app = FastAPI(title="qcnode", docs_url=None, redoc_url=None, openapi_url=None)
     app.mount("/static", StaticFiles(directory=str(files("qcnode.web") / "static")))
-    environment = Environment(loader=PackageLoader("qcnode.web"), autoescape=select_autoescape())
-    environment.globals.update(Decision=Decision, Severity=Severity, State=State, DeliveryState=DeliveryState)
-
-    def page(template: str, **context: object) -> HTMLResponse:
-        return HTMLResponse(environment.get_template(template).render(**context))
+    app.state.door = Door(store, open_to_all=open_to_all)
+    pages = Pages()
+    add_login(app, pages)
+    add_words(app, store)
 
     def series_or_404(uid: str) -> Series:
         found = store.overview.detail(uid)
@@ -54,20 +64,29 @@ def create_app(store: Store, folder: Path) -> FastAPI:
         response.headers.update(_HEADERS)
         return response
 
-    @app.get("/", response_class=HTMLResponse)
-    def now() -> HTMLResponse:
+    @app.get("/")
+    def now(visitor: Seen) -> Response:
         """The latest series and their verdicts."""
-        return page(
-            "now.html", series=store.overview.recent(100), dead=store.deliveries.counts().get(DeliveryState.DEAD, 0)
+        dead = store.deliveries.counts().get(DeliveryState.DEAD, 0)
+        return pages.page("now.html", visitor, series=store.overview.recent(100), dead=dead)
+
+    @app.get("/series/{uid}")
+    def series(uid: UID, visitor: Seen) -> Response:
+        """One series: its verdict page, its grades, what people say of them, where all that went, its events."""
+        found = series_or_404(uid)
+        opinions = found.latest.opinions if found.latest else []
+        return pages.page(
+            "series.html",
+            visitor,
+            series=found,
+            forwarded=store.overview.forwarded(uid),
+            said=[(row.revision, one) for row in reversed(found.assessments) for one in row.opinions],
+            spoken=spoken(opinions),
+            own=corrections(opinions, visitor.person.name) if visitor.person else {},
         )
 
-    @app.get("/series/{uid}", response_class=HTMLResponse)
-    def series(uid: UID) -> HTMLResponse:
-        """One series: its verdict page, its grades, where its documents and its images went, its events."""
-        return page("series.html", series=series_or_404(uid), forwarded=store.overview.forwarded(uid))
-
     @app.get("/series/{uid}/verdict.png")
-    def picture(uid: UID) -> Response:
+    def picture(uid: UID, _: Seen) -> Response:
         """The secondary capture of the latest revision, as the console shows it."""
         latest = series_or_404(uid).latest
         captures = [document for document in latest.documents if document.kind == "capture"] if latest else []
@@ -78,7 +97,7 @@ def create_app(store: Store, folder: Path) -> FastAPI:
         return Response(buffer.getvalue(), media_type="image/png")
 
     @app.get("/series/{uid}/documents/{sop_instance_uid}.dcm")
-    def document(uid: UID, sop_instance_uid: UID) -> FileResponse:
+    def document(uid: UID, sop_instance_uid: UID, _: Seen) -> FileResponse:
         """A document of the series, as it was sent."""
         for assessment in series_or_404(uid).assessments:
             for row in assessment.documents:

@@ -16,16 +16,18 @@ from qcnode.web.app import create_app
 
 
 class WebServer:
-    """Serves the page from start() to stop(). It has no accounts, so it refuses any address but loopback."""
+    """Serves the page from start() to stop(). Without accounts it refuses any address but loopback."""
 
     def __init__(self, settings: Web, store: Store, folder: Path) -> None:
-        if not _is_loopback(settings.host):
+        open_to_all = settings.insecure or _is_loopback(settings.host)
+        if not open_to_all and not store.people.any():
             raise ConfigError(
-                f"[web] host {settings.host!r} is not loopback, and the page has no accounts; "
-                "set it to 127.0.0.1 and put a reverse proxy with a login in front."
+                f"[web] host {settings.host!r} is not loopback, and there are no accounts; "
+                "add one with `qcnode user add NAME`, or set it to 127.0.0.1."
             )
         self._settings = settings
-        config = uvicorn.Config(create_app(store, folder), log_level="warning", access_log=False, lifespan="off")
+        page = create_app(store, folder, open_to_all=open_to_all)
+        config = uvicorn.Config(page, log_level="warning", access_log=False, lifespan="off")
         self._server = uvicorn.Server(config)
 
     @property

@@ -1,0 +1,81 @@
+"""Series with verdicts in a ledger, and what a page holds: shared by the tests of the page."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from html.parser import HTMLParser
+from pathlib import Path
+
+import httpx
+from reporting_cases import as_bytes, swoop
+
+from qcnode.ledger.records import Claim, NewDocument, Received
+from qcnode.ledger.store import Store
+from qcnode.reporting.documents import documents
+from qcnode.verdict import Assessment
+
+NOW = datetime(2026, 3, 1, 12, 30, 15, tzinfo=UTC)
+
+
+def received(store: Store, series_uid: str = "1.2.3", calling_ae: str = "SWOOP1", number: int = 1) -> None:
+    one = Received(series_uid, "1.2", f"{series_uid}.{number}", "1.2.840", "1.2.1", "a" * 64, 9, NOW, calling_ae, {})
+    store.record_instances([one])
+
+
+def claimed(store: Store, series_uid: str = "1.2.3", revision: int = 1) -> Claim:
+    assert store.mark_ready(series_uid, revision, "all its frames are there", NOW)
+    claim = store.claim(NOW)
+    assert claim is not None
+    return claim
+
+
+def assessed(store: Store, folder: Path, assessment: Assessment, series_uid: str = "1.2.3") -> dict[str, NewDocument]:
+    """A series with this assessment, its documents in the state folder, on their way to an archive."""
+    received(store, series_uid)
+    made = {}
+    for document in documents(assessment, as_bytes(swoop()), revision=1, at=NOW, predecessor_uid=None):
+        path = Path("documents") / f"{document.sop_instance_uid}.dcm"
+        (folder / path).parent.mkdir(exist_ok=True)
+        (folder / path).write_bytes(document.data)
+        made[document.kind] = NewDocument(
+            document.kind, document.sop_class_uid, document.sop_instance_uid, path=str(path)
+        )
+    deliveries = [(kind, "pacs") for kind in made]
+    assert store.finish(claimed(store, series_uid), assessment, list(made.values()), deliveries, NOW)
+    return made
+
+
+class Markup(HTMLParser):
+    """The elements and the text of a page; fails on an element that is not closed."""
+
+    VOID = ("meta", "link", "img", "br", "input")
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.elements: list[tuple[str, dict[str, str | None]]] = []
+        self.words: list[str] = []
+        self.feed(text)
+        self.close()
+        assert not self.open
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.elements.append((tag, dict(attrs)))
+        if tag not in self.VOID:
+            self.open.append(tag)
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        self.words += data.split()
+
+    @property
+    def text(self) -> str:
+        return " ".join(self.words)
+
+
+def markup(page: httpx.Client, path: str) -> Markup:
+    answer = page.get(path)
+    assert answer.status_code == 200, answer.text
+    return Markup(answer.text)
