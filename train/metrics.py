@@ -21,7 +21,8 @@ def confusion(truth: Labels, named: Labels, weights: Weights | None = None) -> N
     """How many scans of each true severity (row) were called each severity (column). weights: what each counts."""
     classes = len(Severity)
     counts = np.bincount(classes * truth + named, weights, minlength=classes**2)
-    return counts.reshape(classes, classes).astype(np.float64)
+    table: NDArray[np.float64] = counts.reshape(classes, classes).astype(np.float64)
+    return table
 
 
 def share(part: ArrayLike, whole: ArrayLike) -> NDArray[np.float64]:
