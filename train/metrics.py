@@ -21,14 +21,14 @@ def confusion(truth: Labels, named: Labels, weights: Weights | None = None) -> N
     """How many scans of each true severity (row) were called each severity (column). weights: what each counts."""
     classes = len(Severity)
     counts = np.bincount(classes * truth + named, weights, minlength=classes**2)
-    table: NDArray[np.float64] = counts.reshape(classes, classes).astype(np.float64)
-    return table
+    return counts.reshape(classes, classes).astype(np.float64)
 
 
 def share(part: ArrayLike, whole: ArrayLike) -> NDArray[np.float64]:
     """part / whole, and 0 of nothing."""
     part, whole = np.broadcast_arrays(np.asarray(part, np.float64), np.asarray(whole, np.float64))
-    return np.divide(part, whole, out=np.zeros(part.shape), where=whole > 0)
+    shares: NDArray[np.float64] = np.divide(part, whole, out=np.zeros(part.shape), where=whole > 0)
+    return shares
 
 
 def macro_f1(truth: Labels, named: Labels, weights: Weights | None = None) -> float:
