@@ -49,6 +49,7 @@ class Node:
         self._backlog = Backlog()
         self._running = ExitStack()
         self._ending = threading.Event()
+        self._waking = threading.Lock()
         self._looks: dict[str, Look] = {}
         self._quiet_clock, self._retention_clock, self._retention_from = Jumps(), Jumps(), 0.0
 
@@ -81,7 +82,7 @@ class Node:
             watcher.start()
             undo.callback(watcher.join)
             undo.callback(self._backlog.end)
-            undo.callback(self._ending.set)
+            undo.callback(self._end)
             try:
                 self.listener.start()
             except OSError as error:
@@ -166,11 +167,22 @@ class Node:
         return [*(destination.name for destination in self.settings.destinations), *self.settings.alert_names()]
 
     def _wake(self, name: str, at: datetime | None = None) -> None:
-        """Have the job run now instead of at its next tick."""
-        try:
-            self._scheduler.modify_job(name, next_run_time=at or utc_now())
-        except JobLookupError:
-            log.debug("wake_missed job=%s", name)  # the scheduler is on its way out
+        """Have the job run now instead of at its next tick; not while the node ends.
+
+        A scheduler that shuts down waits for its jobs, and holds the lock that waking needs.
+        """
+        with self._waking:
+            if self._ending.is_set():
+                return
+            try:
+                self._scheduler.modify_job(name, next_run_time=at or utc_now())
+            except JobLookupError:
+                log.debug("wake_missed job=%s", name)
+
+    def _end(self) -> None:
+        """From now on nothing is woken, and nothing waits any more."""
+        with self._waking:
+            self._ending.set()
 
     def _record(self) -> None:
         """Write what arrived into the ledger, as many at a time as are waiting; the spool already holds it for good."""

@@ -207,6 +207,27 @@ def test_an_instance_that_the_ledger_refuses_takes_no_other_with_it(
     assert f"instance_not_recorded sop={refused.sop_instance_uid}" in caplog.text
 
 
+def test_a_job_that_wakes_another_while_the_node_stops_does_not_hold_it_up(settings: Settings) -> None:
+    """The scheduler waits for its jobs with a lock held that waking takes."""
+    node = Node(settings)
+    node.start()
+    running = threading.Event()
+
+    def late() -> None:
+        running.set()
+        while node._scheduler.running:  # until it shuts down, and waits for this very job
+            time.sleep(0.01)
+        time.sleep(0.1)
+        node._wake("assemble")
+
+    node._scheduler.add_job(late)
+    assert running.wait(20)
+    stopping = threading.Thread(target=node.stop, daemon=True)
+    stopping.start()
+    stopping.join(30)
+    assert not stopping.is_alive()
+
+
 def entry_of(node: Node, instance: bytes) -> records.Received:
     facts = read_facts(instance)
     receipt = node.spool.put(instance, SERIES, facts.sop_instance_uid)
