@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from html.parser import HTMLParser
 from pathlib import Path
@@ -9,10 +11,12 @@ from pathlib import Path
 import httpx
 from reporting_cases import as_bytes, swoop
 
+from qcnode.config import Web
 from qcnode.ledger.records import Claim, NewDocument, Received
 from qcnode.ledger.store import Store
 from qcnode.reporting.documents import documents
 from qcnode.verdict import Assessment
+from qcnode.web.server import WebServer
 
 NOW = datetime(2026, 3, 1, 12, 30, 15, tzinfo=UTC)
 
@@ -73,6 +77,16 @@ class Markup(HTMLParser):
     @property
     def text(self) -> str:
         return " ".join(self.words)
+
+
+@contextmanager
+def served(store: Store, folder: Path) -> Iterator[httpx.Client]:
+    """A browser, as it were, at the page over this ledger and this state folder."""
+    server = WebServer(Web(port=0), store, folder)
+    server.start()
+    with httpx.Client(base_url=server.url) as client:
+        yield client
+    server.stop()
 
 
 def markup(page: httpx.Client, path: str) -> Markup:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import httpx
 import pytest
-from page_cases import NOW, Markup, assessed, markup, received
+from page_cases import NOW, Markup, assessed, markup, received, served
 from reporting_cases import ASSESSMENTS
 
 from qcnode.artifacts import Artifact
@@ -43,11 +43,8 @@ def store(tmp_path: Path, password_hash: str) -> Iterator[Store]:
 
 @pytest.fixture
 def page(store: Store, tmp_path: Path) -> Iterator[httpx.Client]:
-    server = WebServer(Web(port=0), store, tmp_path)
-    server.start()
-    with httpx.Client(base_url=server.url) as client:
+    with served(store, tmp_path) as client:
         yield client
-    server.stop()
 
 
 def token(page: httpx.Client, path: str = "/login") -> str:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import httpx
 import pytest
-from page_cases import NOW, assessed, claimed, markup, received
+from page_cases import NOW, assessed, claimed, markup, received, served
 from PIL import Image
 from reporting_cases import ASSESSMENTS
 
@@ -34,11 +34,8 @@ def store(tmp_path: Path) -> Iterator[Store]:
 
 @pytest.fixture
 def page(store: Store, tmp_path: Path) -> Iterator[httpx.Client]:
-    server = WebServer(Web(port=0), store, tmp_path)
-    server.start()
-    with httpx.Client(base_url=server.url) as client:
+    with served(store, tmp_path) as client:
         yield client
-    server.stop()
 
 
 def test_an_empty_ledger_says_what_to_do(page: httpx.Client) -> None:
