@@ -17,6 +17,11 @@ class Role(StrEnum):
         """Whether this person's word on a verdict is taken."""
         return self is not Role.VIEWER
 
+    @property
+    def may_run(self) -> bool:
+        """Whether this person decides what the node does again."""
+        return self is Role.ADMIN
+
 
 class Word(StrEnum):
     """What a person says of the verdict on one revision; it never changes what the machine said."""

@@ -18,6 +18,8 @@ from qcnode.ledger.models import AssessmentRow, Delivery, DocumentRow, Event, In
 from qcnode.ledger.records import Forwarded
 from qcnode.states import DeliveryState, State
 
+_UNUSUAL = ("association_aborted", "association_rejected")
+
 
 class Overview:
     """Reads the ledger for `qcnode status` and the page."""
@@ -88,17 +90,23 @@ class Overview:
         with self._database.reading() as session:
             return list(session.scalars(select(Event).order_by(Event.id.desc()).limit(limit)))
 
+    def unusual_associations(self, limit: int) -> list[Event]:
+        """The associations that were refused or broken off last, newest first."""
+        of_none = select(Event).where(Event.series_uid.is_(None), Event.kind.in_(_UNUSUAL))
+        with self._database.reading() as session:
+            return list(session.scalars(of_none.order_by(Event.id.desc()).limit(limit)))
+
+
+def counting_instances() -> ORMOption:
+    """Have a query of series fill in `instance_count`."""
+    of_series = select(func.count()).where(Instance.series_uid == Series.series_instance_uid)
+    return with_expression(Series.instance_count, of_series.correlate(Series).scalar_subquery())
+
 
 def _with_assessments() -> tuple[ORMOption, ...]:
     assessments = selectinload(Series.assessments)
-    counted = (
-        select(func.count())
-        .where(Instance.series_uid == Series.series_instance_uid)
-        .correlate(Series)
-        .scalar_subquery()
-    )
     return (
-        with_expression(Series.instance_count, counted),
+        counting_instances(),
         assessments.selectinload(AssessmentRow.scores),
         assessments.selectinload(AssessmentRow.opinions),
         assessments.selectinload(AssessmentRow.documents).selectinload(DocumentRow.deliveries),

@@ -10,7 +10,7 @@ from typing import Annotated
 
 from fastapi import FastAPI, HTTPException, Request, Response
 from fastapi import Path as PathParameter
-from fastapi.responses import FileResponse, PlainTextResponse
+from fastapi.responses import FileResponse
 from fastapi.staticfiles import StaticFiles
 from PIL import Image
 from pydicom import dcmread
@@ -19,9 +19,14 @@ from qcnode.ledger.models import DocumentRow, Series
 from qcnode.ledger.opinions import corrections, spoken
 from qcnode.ledger.store import Store
 from qcnode.states import DeliveryState
+from qcnode.web.api import create_api
 from qcnode.web.auth import Door, Seen
+from qcnode.web.health import health
 from qcnode.web.login import add_login
+from qcnode.web.running import Running
 from qcnode.web.said import add_words
+from qcnode.web.scanners import scanners
+from qcnode.web.system import system
 from qcnode.web.templating import Pages
 
 UID = Annotated[str, PathParameter(pattern=r"^[0-9.]{1,64}$")]
@@ -43,14 +48,21 @@ _HEADERS = {
 }
 
 
-def create_app(store: Store, folder: Path, *, open_to_all: bool) -> FastAPI:
-    """The page over this ledger and this state folder; open_to_all: readable by anybody while there are no accounts."""
+def create_app(store: Store, folder: Path, *, open_to_all: bool, running: Running | None = None) -> FastAPI:
+    """The page over this ledger and this state folder; open_to_all: readable by anybody while there are no accounts.
+
+    running: the node that the page belongs to; without one it shows the ledger alone.
+    """
     app = FastAPI(title="qcnode", docs_url=None, redoc_url=None, openapi_url=None)
     app.mount("/static", StaticFiles(directory=str(files("qcnode.web") / "static")))
     app.state.door = Door(store, open_to_all=open_to_all)
     pages = Pages()
     add_login(app, pages)
     add_words(app, store)
+    app.include_router(health(store, running))
+    app.include_router(scanners(store, pages))
+    app.include_router(system(store, pages, running))
+    app.mount("/api/v1", create_api(store, app.state.door, running))
 
     def series_or_404(uid: str) -> Series:
         found = store.overview.detail(uid)
@@ -104,12 +116,6 @@ def create_app(store: Store, folder: Path, *, open_to_all: bool) -> FastAPI:
                 if row.sop_instance_uid == sop_instance_uid:
                     return FileResponse(_file(row, folder), media_type="application/dicom", filename=f"{row.kind}.dcm")
         raise HTTPException(404, "This series has no such document.")
-
-    @app.get("/healthz", response_class=PlainTextResponse)
-    def healthz() -> str:
-        """Whether the node answers and its ledger does."""
-        store.overview.counts()
-        return "ok"
 
     return app
 

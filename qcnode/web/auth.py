@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import math
 import secrets
 import threading
@@ -15,7 +14,7 @@ from fastapi import Depends, Request
 from qcnode.clock import utc_now
 from qcnode.ledger.people import Person
 from qcnode.ledger.store import Store
-from qcnode.passwords import is_right
+from qcnode.passwords import digest, is_right
 from qcnode.web.forms import COOKIE, Refused, form_token
 from qcnode.web.throttle import Throttle
 
@@ -50,12 +49,17 @@ class Door:
 
     def visitor(self, cookie: str | None) -> Visitor:
         """Who this cookie belongs to; LoginNeeded where that must be known and is not."""
-        person = self._store.people.logged_in(_digest(cookie), utc_now()) if cookie else None
+        person = self._store.people.logged_in(digest(cookie), utc_now()) if cookie else None
         if person is not None and cookie is not None:
             return Visitor(person, form_token(cookie))
         if self.has_accounts():
             raise LoginNeeded
         return Visitor()
+
+    def token_holder(self, token: str) -> Visitor | None:
+        """Whose token this is; None for one that is not known."""
+        holder = self._store.tokens.holder(digest(token))
+        return None if holder is None else Visitor(holder)
 
     def has_accounts(self) -> bool:
         """Whether there is anybody to log in as; Refused where there is not, and the page is not open to all."""
@@ -75,7 +79,7 @@ class Door:
         with self._verifying:
             right = is_right(password, kept)
         token = secrets.token_urlsafe(32)
-        if not right or kept is None or not self._store.people.log_in(name, kept, _digest(token), utc_now()):
+        if not right or kept is None or not self._store.people.log_in(name, kept, digest(token), utc_now()):
             self._store.event("login_refused", None, {"address": address}, utc_now())  # a name may be a password
             raise Refused(403, "The name or the password is not right.")
         self._throttle.forgive(name, address)
@@ -85,22 +89,20 @@ class Door:
     def log_out(self, cookie: str | None) -> None:
         """End the login of this cookie."""
         if cookie:
-            self._store.people.log_out(_digest(cookie), utc_now())
+            self._store.people.log_out(digest(cookie), utc_now())
 
 
-def _digest(token: str) -> str:
-    return hashlib.sha256(token.encode()).hexdigest()
-
-
-def _door(request: Request) -> Door:
+def door_of(request: Request) -> Door:
+    """The door of the application that the request came to."""
     door = request.app.state.door
     assert isinstance(door, Door)
     return door
 
 
-def _visitor(request: Request) -> Visitor:
-    return _door(request).visitor(request.cookies.get(COOKIE))
+def visitor_of(request: Request) -> Visitor:
+    """Who sends the request, by their cookie; LoginNeeded where that must be known and is not."""
+    return door_of(request).visitor(request.cookies.get(COOKIE))
 
 
-AtTheDoor = Annotated[Door, Depends(_door)]
-Seen = Annotated[Visitor, Depends(_visitor)]
+AtTheDoor = Annotated[Door, Depends(door_of)]
+Seen = Annotated[Visitor, Depends(visitor_of)]

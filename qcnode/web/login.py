@@ -14,7 +14,7 @@ from qcnode.web.auth import AtTheDoor, LoginNeeded, Visitor
 from qcnode.web.forms import COOKIE, Fields, Refused, form_token
 from qcnode.web.templating import Pages
 
-_OWN_PAGE = re.compile(r"/(series/[0-9.]{1,64})?")
+_OWN_PAGE = re.compile(r"/(series/[0-9.]{1,64}|scanners|system)?")
 SEE_OTHER = 303
 
 

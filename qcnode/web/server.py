@@ -13,12 +13,13 @@ from qcnode.config import Web
 from qcnode.errors import ConfigError
 from qcnode.ledger.store import Store
 from qcnode.web.app import create_app
+from qcnode.web.running import Running
 
 
 class WebServer:
     """Serves the page from start() to stop(). Without accounts it refuses any address but loopback."""
 
-    def __init__(self, settings: Web, store: Store, folder: Path) -> None:
+    def __init__(self, settings: Web, store: Store, folder: Path, running: Running | None = None) -> None:
         open_to_all = settings.insecure or _is_loopback(settings.host)
         if not open_to_all and not store.people.any():
             raise ConfigError(
@@ -26,7 +27,7 @@ class WebServer:
                 "add one with `qcnode user add NAME`, or set it to 127.0.0.1."
             )
         self._settings = settings
-        page = create_app(store, folder, open_to_all=open_to_all)
+        page = create_app(store, folder, open_to_all=open_to_all, running=running)
         config = uvicorn.Config(page, log_level="warning", access_log=False, lifespan="off")
         self._server = uvicorn.Server(config)
 

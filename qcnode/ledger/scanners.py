@@ -1,0 +1,84 @@
+"""What the series of each scanner were like, day by day (in UTC): counts for the control charts."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import date, datetime
+
+from sqlalchemy import ColumnElement, Integer, String, cast, func, select
+from sqlalchemy.orm import Session
+
+from qcnode.artifacts import Artifact
+from qcnode.ledger.database import Database
+from qcnode.ledger.listing import Wanted, latest
+from qcnode.ledger.models import AssessmentRow, ScoreRow, Series
+from qcnode.verdict import Decision
+
+
+@dataclass
+class Day:
+    """One scanner's series of one day, by the verdict on the latest revision of each."""
+
+    verdicts: dict[Decision, int] = field(default_factory=dict)
+    graded: int = 0
+    flawed: dict[Artifact, int] = field(default_factory=dict)  # how many have a grade above 0
+    seconds: list[float] = field(default_factory=list)  # from the last instance to the verdict, of each series
+
+    @property
+    def assessed(self) -> int:
+        """How many have a verdict."""
+        return sum(self.verdicts.values())
+
+
+Days = Mapping[str, Mapping[date, Day]]
+
+
+class Scanners:
+    """Counts for the page *Scanners*; only series with a verdict are counted."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    def days(self, wanted: Wanted) -> Days:
+        """By scanner, in the order of their names, then by day; days without a series are not among them."""
+        with self._database.reading() as session:
+            day = _day(session)
+            verdicts = latest(
+                select(Series.scanner, day, AssessmentRow.decision, Series.last_received_at, AssessmentRow.at)
+            )
+            verdicts = verdicts.where(AssessmentRow.id.is_not(None), *wanted.conditions())
+            flawed = cast(ScoreRow.severity > 0, Integer)
+            grades = latest(select(Series.scanner, day, ScoreRow.artifact, func.count(), func.sum(flawed)))
+            grades = grades.join(ScoreRow, ScoreRow.assessment_id == AssessmentRow.id).where(*wanted.conditions())
+            said = session.execute(verdicts).all()
+            graded = session.execute(grades.group_by(Series.scanner, day, ScoreRow.artifact)).all()
+        found: dict[str, dict[date, Day]] = {}
+        for scanner, of, decision, received_at, at in said:
+            one = found.setdefault(scanner, {}).setdefault(date.fromisoformat(of), Day())
+            one.verdicts[decision] = one.verdicts.get(decision, 0) + 1
+            if (seconds := _seconds(received_at, at)) is not None:
+                one.seconds.append(seconds)
+        for scanner, of, artifact, count, having in graded:
+            one = found[scanner][date.fromisoformat(of)]
+            one.graded, one.flawed[artifact] = max(one.graded, count), having
+        return {scanner: dict(sorted(days.items())) for scanner, days in sorted(found.items())}
+
+
+def scanner_name(calling_ae: str, serial_number: str | None) -> str:
+    """A scanner as people tell them apart: behind a router many have one AE title, and not all give a serial number."""
+    return f"{calling_ae} / {serial_number}" if serial_number else calling_ae
+
+
+def _seconds(received_at: datetime, at: datetime) -> float | None:
+    """None where an instance came after the verdict, or a clock was set."""
+    seconds = (at - received_at).total_seconds()
+    return seconds if seconds >= 0 else None
+
+
+def _day(session: Session) -> ColumnElement[str]:
+    """The day of a series' last instance, as text."""
+    moment: ColumnElement[datetime] = Series.last_received_at.expression
+    if session.get_bind().dialect.name == "postgresql":
+        moment = func.timezone("UTC", moment)
+    return cast(func.date(moment), String)
