@@ -1,8 +1,8 @@
 """Figures over days against the limits of their own past: Shewhart's control charts. Pure arithmetic.
 
-W. A. Shewhart, Economic Control of Quality of Manufactured Product, Van Nostrand 1931. D. C. Montgomery, Introduction to
-Statistical Quality Control, 7th ed., Wiley 2013: individuals in Section 6.4, shares (p chart, samples of varying size) in
-Section 7.2, the rule of eight in a row in Section 5.3.3. Higher is worse in all of them.
+W. A. Shewhart, Economic Control of Quality of Manufactured Product, Van Nostrand 1931. D. C. Montgomery, Introduction
+to Statistical Quality Control, 7th ed., Wiley 2013: individuals in Section 6.4, shares (p chart, samples of varying
+size) in Section 7.2, eight in a row among the sensitizing rules in Section 5.3.6. Higher is worse in all of them.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date
 from enum import StrEnum
+from itertools import pairwise
 
 FALSE_ALARM = 0.00135  # beyond three standard deviations of a normal distribution, on one side
 IN_A_ROW = 8
@@ -75,7 +76,7 @@ def value_chart(days: Mapping[date, tuple[float, int]]) -> Chart:
         return Chart(None, ())
     values = [value for _, value, _ in found]
     centre = math.fsum(values) / len(values)
-    steps = [abs(after - before) for before, after in zip(values, values[1:], strict=False)]
+    steps = [abs(after - before) for before, after in pairwise(values)]
     spread = 3 * math.fsum(steps) / len(steps) / _SIGMA_OF_RANGE if steps else 0.0
     lower, upper = max(0.0, centre - spread), centre + spread
     return _chart(centre, [(day, of, value, lower, upper) for day, value, of in found])

@@ -2,7 +2,16 @@
 
 from __future__ import annotations
 
+import re
 from enum import StrEnum
+
+_NAME = re.compile(r"[a-z0-9._@-]{1,40}")
+
+
+def plain_name(text: str) -> str | None:
+    """The name as the ledger keeps it, without capitals; None for what is no name."""
+    name = text.strip().lower()
+    return name if _NAME.fullmatch(name) else None
 
 
 class Role(StrEnum):

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 from rich.table import Table
 
-from qcnode.accounts import ConfigOption, plain_name
+from qcnode.accounts import ConfigOption, named
 from qcnode.clock import utc_now
 from qcnode.config import load
 from qcnode.console import console
@@ -31,7 +31,7 @@ def add(
     from qcnode.ledger.store import Store
     from qcnode.passwords import digest
 
-    plain, token = plain_name(name, "token"), f"qcnode_{secrets.token_urlsafe(32)}"
+    plain, token = named(name, "token"), f"qcnode_{secrets.token_urlsafe(32)}"
     with Store.open(load(config).state) as store:
         store.tokens.add(plain, role, digest(token), utc_now())
     console(stderr=True).print(f"Added {plain}, {role.value}. Keep this token; it is not shown again:", soft_wrap=True)
@@ -58,7 +58,7 @@ def remove(name: NameArgument, config: ConfigOption = None) -> None:
     """Remove a token; it opens nothing from then on, and what was said with it stays."""
     from qcnode.ledger.store import Store
 
-    plain = plain_name(name, "token")
+    plain = named(name, "token")
     with Store.open(load(config).state) as store:
         store.tokens.remove(plain, utc_now())
     console().print(f"Removed {plain}.", soft_wrap=True)

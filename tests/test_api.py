@@ -12,8 +12,8 @@ import pytest
 import schemathesis
 from hypothesis import HealthCheck, Phase
 from hypothesis import settings as hypothesis_settings
-from page_cases import NOW, assessed, received, served
-from reporting_cases import ASSESSMENTS
+from page_cases import NOW, received, served
+from page_series import KINDS, graded, series, ungraded
 from schemathesis import openapi
 from schemathesis.checks import not_a_server_error
 from schemathesis.pytest import from_fixture
@@ -91,27 +91,27 @@ def test_the_pages_together_are_all_series_newest_first_each_once(store: Store, 
     ],
 )
 def test_each_filter_takes_what_it_names(
-    wanted: dict[str, Any], expected: list[str], store: Store, api: httpx.Client, tmp_path: Path
+    wanted: dict[str, Any], expected: list[str], store: Store, api: httpx.Client
 ) -> None:
-    assessed(store, tmp_path, ASSESSMENTS["rescan"], "1.2.3")
-    assessed(store, tmp_path, ASSESSMENTS["accept"], "1.2.4")
+    series(store, "1.2.3", graded(Motion=2))
+    series(store, "1.2.4", graded(), at=NOW + timedelta(seconds=1))
     arrived(store, 8)
     arrived(store, 9, calling_ae="OTHER")
     assert uids(api.get("/series", params=wanted)) == expected
 
 
-def test_a_series_tells_what_the_ledger_holds(store: Store, api: httpx.Client, tmp_path: Path) -> None:
-    made = assessed(store, tmp_path, ASSESSMENTS["rescan"])
+def test_a_series_tells_what_the_ledger_holds(store: Store, api: httpx.Client) -> None:
+    series(store, "1.2.3", graded(Motion=2, Noise=1), destination="pacs")
     store.opinions.correct("1.2.3", 1, {Artifact.MOTION: 1}, "mira", NOW)  # type: ignore[dict-item]
     (one,) = api.get("/series").json()["series"]
     assert one["latest"]["verdict"] == "rescan"
-    assert one["latest"]["reasons"] == list(ASSESSMENTS["rescan"].verdict.reasons)
-    assert one["latest"]["scores"]["Motion"] == {"severity": 2, "probabilities": [0.011, 0.033, 0.956]}
+    assert one["latest"]["reasons"] == list(graded(Motion=2, Noise=1).verdict.reasons)
+    assert one["latest"]["scores"]["Motion"] == {"severity": 2, "probabilities": [0.2, 0.3, 0.5]}
     assert set(one["latest"]["scores"]) == {artifact.value for artifact in Artifact}
     detail = api.get("/series/1.2.3").json()
     assert detail | one == detail, "the list says the same"
     (revision,) = detail["revisions"]
-    assert [document["kind"] for document in revision["documents"]] == list(made)
+    assert [document["kind"] for document in revision["documents"]] == list(KINDS)
     assert revision["documents"][0]["deliveries"][0]["destination"] == "pacs"
     (opinion,) = revision["opinions"]
     assert (opinion["by"], opinion["word"], opinion["artifact"], opinion["severity"]) == (
@@ -126,8 +126,8 @@ def test_a_series_tells_what_the_ledger_holds(store: Store, api: httpx.Client, t
     assert (later["state"], later["revision"], later["latest"]["revision"]) == ("receiving", 2, 1)
 
 
-def test_a_word_is_stored_in_the_token_s_name(store: Store, api: httpx.Client, tmp_path: Path) -> None:
-    assessed(store, tmp_path, ASSESSMENTS["rescan"])
+def test_a_word_is_stored_in_the_token_s_name(store: Store, api: httpx.Client) -> None:
+    series(store, "1.2.3", graded(Motion=2, Noise=1), destination="pacs")
     said = {"word": "corrected", "revision": 1, "grades": {"Motion": 1, "Noise": 0}}
     for expected in (2, 0):
         answer = api.post("/series/1.2.3/opinions", json=said, headers=bearer(Role.TECHNOLOGIST))
@@ -157,10 +157,8 @@ def test_a_word_is_stored_in_the_token_s_name(store: Store, api: httpx.Client, t
         ([], 422),
     ],
 )
-def test_what_cannot_be_said_is_refused(
-    said: object, status: int, store: Store, api: httpx.Client, tmp_path: Path
-) -> None:
-    assessed(store, tmp_path, ASSESSMENTS["rescan"])
+def test_what_cannot_be_said_is_refused(said: object, status: int, store: Store, api: httpx.Client) -> None:
+    series(store, "1.2.3", graded(Motion=2, Noise=1), destination="pacs")
     assert api.post("/series/1.2.3/opinions", json=said, headers=bearer(Role.ADMIN)).status_code == status
     found = store.overview.detail("1.2.3")
     assert found is not None
@@ -168,9 +166,9 @@ def test_what_cannot_be_said_is_refused(
 
 
 def test_who_may_see_the_page_may_read_here_and_a_token_s_role_decides_who_speaks(
-    store: Store, api: httpx.Client, tmp_path: Path
+    store: Store, api: httpx.Client
 ) -> None:
-    assessed(store, tmp_path, ASSESSMENTS["rescan"])
+    series(store, "1.2.3", graded(Motion=2, Noise=1), destination="pacs")
     word = {"word": "acknowledged", "revision": 1}
     assert api.get("/series").status_code == 200, "open, as the page is, while there are no accounts"
     assert api.post("/series/1.2.3/opinions", json=word).status_code == 401
@@ -201,8 +199,8 @@ def test_who_may_see_the_page_may_read_here_and_a_token_s_role_decides_who_speak
     assert found.assessments[0].opinions == []
 
 
-def test_the_state_of_the_node_counts_what_the_ledger_counts(store: Store, api: httpx.Client, tmp_path: Path) -> None:
-    assessed(store, tmp_path, ASSESSMENTS["rescan"])
+def test_the_state_of_the_node_counts_what_the_ledger_counts(store: Store, api: httpx.Client) -> None:
+    series(store, "1.2.3", graded(Motion=2, Noise=1), destination="pacs")
     (first, *_) = store.deliveries.due("pacs", NOW)
     store.deliveries.mark_dead(first.id, "It does not take this.", NOW)
     found = api.get("/system").json()
@@ -229,10 +227,10 @@ def test_its_description_names_every_address_and_needs_no_token(store: Store, ap
 
 
 @pytest.fixture
-def described(store: Store, api: httpx.Client, tmp_path: Path) -> BaseSchema:
+def described(store: Store, api: httpx.Client) -> BaseSchema:
     """The interface by its own description, over a ledger that has one series of each verdict."""
-    for number, name in enumerate(ASSESSMENTS):
-        assessed(store, tmp_path, ASSESSMENTS[name], f"1.2.{number}")
+    for number, assessment in enumerate((graded(), graded(Zipper=1), graded(Motion=2), ungraded())):
+        series(store, f"1.2.{number}", assessment, destination="pacs")
     arrived(store, 9, calling_ae=HOSTILE)
     return openapi.from_url(str(api.base_url.join("openapi.json")))
 

@@ -88,10 +88,28 @@ class People:
             account = session.get(Account, name, with_for_update=True)
             if account is None or account.password_hash != password_hash:
                 return False
-            session.execute(delete(Login).where(Login.ends_at <= now))
-            login = Login(token_sha256=token_sha256, account_name=name, began_at=now, ends_at=now + LOGIN_LASTS)
-            session.add(login)
-            record(session, "logged_in", None, {"role": account.role.value}, now, {"by": name})
+            _begin(session, account, token_sha256, now)
+            return True
+
+    def let_in(self, name: str, role: Role | None, token_sha256: str, now: datetime) -> bool:
+        """Begin a login for whom somebody else has verified; with a role, the account gets it, or is made with it.
+
+        An account that is made here has no password. False where there is no account and no role to make it with, or
+        where a token has the name.
+        """
+        with self._database.writing() as session:
+            account = session.get(Account, name, with_for_update=True)
+            if account is None:
+                if role is None or session.get(Token, name) is not None:
+                    return False
+                account = Account(name=name, role=role, password_hash="", added_at=now)
+                session.add(account)
+                record(session, "user_added", None, {"role": role.value}, now, {"user": name})
+            elif role not in (None, account.role):
+                record(session, "user_role", None, {"from": account.role.value, "to": role.value}, now, {"user": name})
+                account.role = role
+            session.flush()  # the account before its login
+            _begin(session, account, token_sha256, now)
             return True
 
     def logged_in(self, token_sha256: str, now: datetime) -> Person | None:
@@ -115,3 +133,10 @@ def _account(session: Session, name: str) -> Account:
     if account is None:
         raise ConfigError(f"There is no user {name!r}; `qcnode user list` shows those there are.")
     return account
+
+
+def _begin(session: Session, account: Account, token_sha256: str, now: datetime) -> None:
+    session.execute(delete(Login).where(Login.ends_at <= now))
+    ends_at = now + LOGIN_LASTS
+    session.add(Login(token_sha256=token_sha256, account_name=account.name, began_at=now, ends_at=ends_at))
+    record(session, "logged_in", None, {"role": account.role.value}, now, {"by": account.name})

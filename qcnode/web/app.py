@@ -15,6 +15,7 @@ from fastapi.staticfiles import StaticFiles
 from PIL import Image
 from pydicom import dcmread
 
+from qcnode.config import Web
 from qcnode.ledger.models import DocumentRow, Series
 from qcnode.ledger.opinions import corrections, spoken
 from qcnode.ledger.store import Store
@@ -23,6 +24,7 @@ from qcnode.web.api import create_api
 from qcnode.web.auth import Door, Seen
 from qcnode.web.health import health
 from qcnode.web.login import add_login
+from qcnode.web.proxies import TrustedProxies
 from qcnode.web.running import Running
 from qcnode.web.said import add_words
 from qcnode.web.scanners import scanners
@@ -48,14 +50,16 @@ _HEADERS = {
 }
 
 
-def create_app(store: Store, folder: Path, *, open_to_all: bool, running: Running | None = None) -> FastAPI:
+def create_app(
+    store: Store, folder: Path, settings: Web, *, open_to_all: bool, running: Running | None = None
+) -> FastAPI:
     """The page over this ledger and this state folder; open_to_all: readable by anybody while there are no accounts.
 
     running: the node that the page belongs to; without one it shows the ledger alone.
     """
     app = FastAPI(title="qcnode", docs_url=None, redoc_url=None, openapi_url=None)
     app.mount("/static", StaticFiles(directory=str(files("qcnode.web") / "static")))
-    app.state.door = Door(store, open_to_all=open_to_all)
+    app.state.door = Door(store, open_to_all=open_to_all, proxies=TrustedProxies(settings))
     pages = Pages()
     add_login(app, pages)
     add_words(app, store)

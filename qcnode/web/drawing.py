@@ -11,6 +11,7 @@ WIDTH, HEIGHT = 480, 170
 LEFT, RIGHT, TOP, BOTTOM = 44, 10, 10, 24
 _STEPS = (1.0, 2.0, 2.5, 5.0, 10.0)
 _DAY_LABELS = 4
+_MINUTES_FROM = 120.0  # seconds
 
 
 @dataclass(frozen=True)
@@ -52,7 +53,9 @@ class Drawing:
 def drawing(chart: Chart, first: date, last: date, *, percent: bool) -> Drawing:
     """The chart over these days; percent: its figures are shares, shown as such, else seconds."""
     largest = max((max(point.value, point.upper) for point in chart.points), default=0.0)
-    top, rows = _scale(largest, percent=percent)
+    unit = 60.0 if not percent and largest >= _MINUTES_FROM else 1.0
+    top, rows = _scale(largest / unit, percent=percent)
+    top, rows = unit * top, [unit * row for row in rows]
     days = max(1, (last - first).days)
     half = (WIDTH - LEFT - RIGHT) / days / 2
 
@@ -108,4 +111,4 @@ def _path(points: list[tuple[float, float]]) -> str:
 def _figure(value: float, *, percent: bool) -> str:
     if percent:
         return f"{100 * value:.3g} %"
-    return f"{value:.3g} s" if value < 120 else f"{value / 60:.3g} min"
+    return f"{value:.3g} s" if value < _MINUTES_FROM else f"{value / 60:.3g} min"

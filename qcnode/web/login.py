@@ -41,9 +41,13 @@ def add_login(app: FastAPI, pages: Pages) -> None:
 
     @app.get("/login")
     def login(request: Request, door: AtTheDoor, next: str = "/") -> Response:
-        """The login page; a browser without a cookie gets one, for the form's token."""
+        """The login page, but not for whom a trusted proxy names; a browser without a cookie gets one, for the form."""
         if not door.has_accounts():
             return RedirectResponse("/", SEE_OTHER)
+        if (named := door.proxies.named(request)) is not None:
+            answer = RedirectResponse(_own(next), SEE_OTHER)
+            _set(answer, request, door.let_in(named, request.cookies.get(COOKIE)))
+            return answer
         return ask(request, request.cookies.get(COOKIE) or secrets.token_urlsafe(32), next)
 
     @app.post("/login")

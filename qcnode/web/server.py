@@ -13,6 +13,7 @@ from qcnode.config import Web
 from qcnode.errors import ConfigError
 from qcnode.ledger.store import Store
 from qcnode.web.app import create_app
+from qcnode.web.proxies import behind_proxies
 from qcnode.web.running import Running
 
 
@@ -21,14 +22,16 @@ class WebServer:
 
     def __init__(self, settings: Web, store: Store, folder: Path, running: Running | None = None) -> None:
         open_to_all = settings.insecure or _is_loopback(settings.host)
-        if not open_to_all and not store.people.any():
+        if not open_to_all and not settings.trusted_proxies and not store.people.any():
             raise ConfigError(
                 f"[web] host {settings.host!r} is not loopback, and there are no accounts; "
                 "add one with `qcnode user add NAME`, or set it to 127.0.0.1."
             )
         self._settings = settings
-        page = create_app(store, folder, open_to_all=open_to_all, running=running)
-        config = uvicorn.Config(page, log_level="warning", access_log=False, lifespan="off")
+        page = create_app(store, folder, settings, open_to_all=open_to_all, running=running)
+        config = uvicorn.Config(
+            behind_proxies(page, settings), log_level="warning", access_log=False, lifespan="off", proxy_headers=False
+        )
         self._server = uvicorn.Server(config)
 
     @property
