@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator
+from datetime import timedelta
 from pathlib import Path
 
 import httpx
@@ -75,7 +76,7 @@ def dead_letters(store: Store) -> int:
     """Two series of which nothing was delivered; how many dead letters they have."""
     for uid in ("1.2.3", "1.2.4"):
         series(store, uid, graded(Motion=2), destination="pacs")
-    for due in store.deliveries.due("pacs", NOW):
+    for due in store.deliveries.due("pacs", NOW + timedelta(minutes=1)):
         store.deliveries.mark_dead(due.id, f"It does not take {HOSTILE}.", NOW)
     return store.deliveries.counts()[DeliveryState.DEAD]
 
@@ -103,7 +104,7 @@ def test_it_shows_the_node_its_queues_its_destinations_and_what_is_dead(
         f"Dead letters {count} deliveries",
         "Weights ensemble-1",
         f"pacs PACS 127.0.0.1:{peer[0]} 0 0 {count}",
-        "chat an alert",
+        "chat an alert 0 0 0",
         f"It does not take {HOSTILE}.",
         f"{HOSTILE} 10.1.2.3 rejected too many",
     ):

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import date, datetime
 
-from sqlalchemy import ColumnElement, Integer, String, cast, func, select
+from sqlalchemy import ColumnElement, Float, Integer, String, cast, extract, func, select
 from sqlalchemy.orm import Session
 
 from qcnode.artifacts import Artifact
@@ -43,22 +43,21 @@ class Scanners:
     def days(self, wanted: Wanted) -> Days:
         """By scanner, in the order of their names, then by day; days without a series are not among them."""
         with self._database.reading() as session:
-            day = _day(session)
-            verdicts = latest(
-                select(Series.scanner, day, AssessmentRow.decision, Series.last_received_at, AssessmentRow.at)
-            )
-            verdicts = verdicts.where(AssessmentRow.id.is_not(None), *wanted.conditions())
-            flawed = cast(ScoreRow.severity > 0, Integer)
-            grades = latest(select(Series.scanner, day, ScoreRow.artifact, func.count(), func.sum(flawed)))
-            grades = grades.join(ScoreRow, ScoreRow.assessment_id == AssessmentRow.id).where(*wanted.conditions())
-            said = session.execute(verdicts).all()
+            day, seconds = _day(session), _seconds(session)
+            flawed = func.sum(cast(ScoreRow.severity > 0, Integer))
+            with_verdict = (AssessmentRow.id.is_not(None), *wanted.conditions())
+            verdicts = latest(select(Series.scanner, day, AssessmentRow.decision, func.count())).where(*with_verdict)
+            times = latest(select(Series.scanner, day, seconds)).where(seconds >= 0, *with_verdict)
+            grades = latest(select(Series.scanner, day, ScoreRow.artifact, func.count(), flawed)).where(*with_verdict)
+            grades = grades.join(ScoreRow, ScoreRow.assessment_id == AssessmentRow.id)
+            said = session.execute(verdicts.group_by(Series.scanner, day, AssessmentRow.decision)).all()
+            taken = session.execute(times).all()
             graded = session.execute(grades.group_by(Series.scanner, day, ScoreRow.artifact)).all()
         found: dict[str, dict[date, Day]] = {}
-        for scanner, of, decision, received_at, at in said:
-            one = found.setdefault(scanner, {}).setdefault(date.fromisoformat(of), Day())
-            one.verdicts[decision] = one.verdicts.get(decision, 0) + 1
-            if (seconds := _seconds(received_at, at)) is not None:
-                one.seconds.append(seconds)
+        for scanner, of, decision, count in said:
+            found.setdefault(scanner, {}).setdefault(date.fromisoformat(of), Day()).verdicts[decision] = count
+        for scanner, of, value in taken:
+            found[scanner][date.fromisoformat(of)].seconds.append(value)
         for scanner, of, artifact, count, having in graded:
             one = found[scanner][date.fromisoformat(of)]
             one.graded, one.flawed[artifact] = max(one.graded, count), having
@@ -70,15 +69,17 @@ def scanner_name(calling_ae: str, serial_number: str | None) -> str:
     return f"{calling_ae} / {serial_number}" if serial_number else calling_ae
 
 
-def _seconds(received_at: datetime, at: datetime) -> float | None:
-    """None where an instance came after the verdict, or a clock was set."""
-    seconds = (at - received_at).total_seconds()
-    return seconds if seconds >= 0 else None
-
-
 def _day(session: Session) -> ColumnElement[str]:
     """The day of a series' last instance, as text."""
     moment: ColumnElement[datetime] = Series.last_received_at.expression
     if session.get_bind().dialect.name == "postgresql":
         moment = func.timezone("UTC", moment)
     return cast(func.date(moment), String)
+
+
+def _seconds(session: Session) -> ColumnElement[float]:
+    """From a series' last instance to the verdict; negative where one came after it, or a clock was set."""
+    if session.get_bind().dialect.name == "postgresql":
+        return cast(extract("epoch", AssessmentRow.at - Series.last_received_at), Float)
+    days = func.julianday(AssessmentRow.at) - func.julianday(Series.last_received_at)
+    return func.round(days * 86400, 3, type_=Float())

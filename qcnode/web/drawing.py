@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import statistics
 from dataclasses import dataclass
 from datetime import date
 
@@ -52,7 +53,9 @@ class Drawing:
 
 def drawing(chart: Chart, first: date, last: date, *, percent: bool) -> Drawing:
     """The chart over these days; percent: its figures are shares, shown as such, else seconds."""
-    largest = max((max(point.value, point.upper) for point in chart.points), default=0.0)
+    usual_limit = statistics.median(point.upper for point in chart.points) if chart.points else 0.0
+    largest = max((point.value for point in chart.points), default=0.0)
+    largest = max(largest, usual_limit)  # the limit of a day with few series may leave the picture
     unit = 60.0 if not percent and largest >= _MINUTES_FROM else 1.0
     top, rows = _scale(largest / unit, percent=percent)
     top, rows = unit * top, [unit * row for row in rows]

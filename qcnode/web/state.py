@@ -18,9 +18,13 @@ MOST_DEAD_LETTERS = 100
 
 @dataclass(frozen=True)
 class Receiver:
-    """A destination or an alert's address, and what is on its way there; without an AE title it is no DICOM peer."""
+    """A destination or an alert's address, and what is on its way there.
+
+    Without an AE title it is no DICOM peer: an alert, or something that the configuration names no more.
+    """
 
     name: str
+    alert: bool
     ae_title: str | None
     address: str | None  # host and port; an alert's URL may hold a secret, and is not shown
     tls: bool
@@ -111,6 +115,7 @@ def _receivers(counters: Counters, running: Running | None) -> list[Receiver]:
         found.append(
             Receiver(
                 name,
+                alert=name in alerts,
                 ae_title=peer.ae_title if peer else None,
                 address=f"{peer.host}:{peer.port}" if peer else None,
                 tls=peer.tls if peer else False,

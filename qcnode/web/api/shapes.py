@@ -179,7 +179,7 @@ class SeriesDetail(Series):
 class Said(Shape):
     """A word on the verdict of one revision."""
 
-    word: Word
+    word: Literal[Word.ACKNOWLEDGED, Word.AGREED, Word.CORRECTED]
     """acknowledged: seen; agreed: every grade is as I would give it; corrected: those in `grades` are others."""
     revision: int = Field(ge=1, le=HIGHEST_REVISION)
     """The revision that it is said of."""

@@ -27,6 +27,7 @@ class Receiver(Shape):
     """A destination or an alert's address."""
 
     name: str
+    alert: bool
     ae_title: str | None
     """Null for an alert, and for a destination that the configuration names no more."""
     address: str | None
