@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import date, datetime
 
-from sqlalchemy import ColumnElement, Float, Integer, String, cast, extract, func, select
+from sqlalchemy import ColumnElement, Float, Integer, String, cast, extract, func, literal_column, select
 from sqlalchemy.orm import Session
 
 from qcnode.artifacts import Artifact
@@ -73,7 +73,7 @@ def _day(session: Session) -> ColumnElement[str]:
     """The day of a series' last instance, as text."""
     moment: ColumnElement[datetime] = Series.last_received_at.expression
     if session.get_bind().dialect.name == "postgresql":
-        moment = func.timezone("UTC", moment)
+        moment = func.timezone(literal_column("'UTC'"), moment)
     return cast(func.date(moment), String)
 
 
