@@ -107,6 +107,10 @@ class Web(_Section):
     """The port to listen on; 0 takes a free one."""
     insecure: bool = False
     """Answer beyond loopback although there are no accounts: whoever reaches the page may read it."""
+    rejection: bool = False
+    """Let technologists reject images: a key object 113001 has archives that follow IHE IOCM hide them."""
+    patient_names: bool = False
+    """Show PatientName, PatientID and SeriesDescription with each series; they are read from the spool."""
 
 
 class Completeness(_Section):

@@ -69,7 +69,7 @@ class Node:
             undo.callback(grading.stop)
             steps = ProcedureSteps(self.store.performed, partial(self._wake, "assemble"))
             self.listener = Listener(self.settings.dicom, self.spool, self._backlog.add, self._backlog.add, steps)
-            self.web = WebServer(self.settings.web, self.store, folder)
+            self.web = WebServer(self.settings.web, self.store, folder, self.settings.destinations)
             self._scheduler = self._scheduled(grading)
             self._scheduler.start()
             # Order of the end: the grading process first, or a scheduler that waits for a job waits for its grade.

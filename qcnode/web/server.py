@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import socket
 import threading
+from collections.abc import Sequence
 from ipaddress import ip_address
 from pathlib import Path
 
 import uvicorn
 
-from qcnode.config import Web
+from qcnode.config import Destination, Web
 from qcnode.errors import ConfigError
 from qcnode.ledger.store import Store
 from qcnode.web.app import create_app
@@ -18,15 +19,15 @@ from qcnode.web.app import create_app
 class WebServer:
     """Serves the page from start() to stop(). Without accounts it refuses any address but loopback."""
 
-    def __init__(self, settings: Web, store: Store, folder: Path) -> None:
+    def __init__(self, settings: Web, store: Store, folder: Path, destinations: Sequence[Destination] = ()) -> None:
         open_to_all = settings.insecure or _is_loopback(settings.host)
         if not open_to_all and not store.people.any():
             raise ConfigError(
                 f"[web] host {settings.host!r} is not loopback, and there are no accounts; "
                 "add one with `qcnode user add NAME`, or set it to 127.0.0.1."
             )
-        self._settings = settings
-        page = create_app(store, folder, open_to_all=open_to_all)
+        page = create_app(store, folder, settings, destinations, open_to_all=open_to_all)
+        self._settings, self._app = settings, page
         config = uvicorn.Config(page, log_level="warning", access_log=False, lifespan="off")
         self._server = uvicorn.Server(config)
 
@@ -50,7 +51,9 @@ class WebServer:
 
     def stop(self) -> None:
         """Finish the requests at hand and close."""
+        self._app.state.ending.set()
         self._server.should_exit = True
+        self._app.state.aside.stop()
         self._thread.join()
         self._socket.close()
 
