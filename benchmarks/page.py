@@ -65,7 +65,7 @@ async def _measured(store: Store, folder: Path, repeat: int) -> None:
     settings = Settings(state=StateFolder(folder=folder), destinations=(pacs,))
     listener = Listener(settings.dicom, Spool(folder), lambda received: None)
     running = Running(settings, listener, lambda: "ensemble", lambda: None)
-    app = create_app(store, folder, Web(), open_to_all=True, running=running)
+    app = create_app(store, folder, Web(), (), open_to_all=True, running=running)
     async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://127.0.0.1") as client:
         middle = (await client.get("/api/v1/series", params={"limit": 200})).json()["next"]
         print(f"{'milliseconds':48s}{'p50':>8s}{'p95':>8s}{'processor p50':>15s}{'p95':>8s}{'KiB':>7s}")

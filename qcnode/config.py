@@ -114,6 +114,10 @@ class Web(_Section):
     """The header in which a trusted proxy names the user."""
     role_header: HeaderName | None = None
     """The header in which it gives the role: viewer, technologist or admin; without it, the account's role counts."""
+    rejection: bool = False
+    """Let technologists reject images: a key object 113001 has archives that follow IHE IOCM hide them."""
+    patient_names: bool = False
+    """Show PatientName, PatientID and SeriesDescription with each series; they are read from the spool."""
 
 
 class Completeness(_Section):

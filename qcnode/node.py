@@ -71,7 +71,7 @@ class Node:
             steps = ProcedureSteps(self.store.performed, partial(self._wake, "assemble"))
             self.listener = Listener(self.settings.dicom, self.spool, self._backlog.add, self._backlog.add, steps)
             running = Running(self.settings, self.listener, lambda: grading.loaded, self._wake_deliveries)
-            self.web = WebServer(self.settings.web, self.store, folder, running)
+            self.web = WebServer(self.settings.web, self.store, folder, self.settings.destinations, running)
             self._scheduler = self._scheduled(grading)
             self._scheduler.start()
             # Order of the end: the grading process first, or a scheduler that waits for a job waits for its grade.

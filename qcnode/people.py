@@ -38,3 +38,4 @@ class Word(StrEnum):
     ACKNOWLEDGED = "acknowledged"  # I have seen it, and it is in my hands
     AGREED = "agreed"  # every grade is as I would give it
     CORRECTED = "corrected"  # this artifact's grade is another
+    REJECTED = "rejected"  # nobody shall read these images: a key object says so to the archives

@@ -39,7 +39,7 @@ def node(store: Store, folder: Path, *, listens: bool = True, ensemble: str | No
     listener = Listener(settings.dicom, Spool(folder), lambda received: None)
     if listens:
         listener.start()
-    server = WebServer(settings.web, store, folder, Running(settings, listener, lambda: ensemble, lambda: None))
+    server = WebServer(settings.web, store, folder, running=Running(settings, listener, lambda: ensemble, lambda: None))
     server.start()
     with httpx.Client(base_url=server.url, timeout=60) as client:
         yield client

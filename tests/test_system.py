@@ -64,7 +64,7 @@ def page(store: Store, tmp_path: Path, peer: tuple[int, list[str]], woken: list[
     listener = Listener(settings.dicom, Spool(tmp_path), lambda received: None)
     listener.start()
     running = Running(settings, listener, lambda: "ensemble-1", lambda: woken.append("deliver"))
-    server = WebServer(settings.web, store, tmp_path, running)
+    server = WebServer(settings.web, store, tmp_path, running=running)
     server.start()
     with httpx.Client(base_url=server.url, timeout=60) as client:
         yield client

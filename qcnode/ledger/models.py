@@ -192,6 +192,11 @@ class AssessmentRow(Row):
         """The people who have seen it, the first one first."""
         return [opinion.by for opinion in self.opinions if opinion.word is Word.ACKNOWLEDGED]
 
+    @property
+    def rejected_by(self) -> str | None:
+        """Who rejected the images of this revision; None when nobody did."""
+        return next((opinion.by for opinion in self.opinions if opinion.word is Word.REJECTED), None)
+
 
 class ScoreRow(Row):
     """One artifact's severity and the probability of severities 0, 1 and 2."""
@@ -233,7 +238,7 @@ class DocumentRow(Row):
 
     id: Mapped[int] = mapped_column(primary_key=True)
     assessment_id: Mapped[int] = mapped_column(ForeignKey("assessment.id"))
-    kind: Mapped[str] = mapped_column(String(16))  # report, flag, capture, alert
+    kind: Mapped[str] = mapped_column(String(16))  # report, flag, capture, rejection, alert
     sop_class_uid: Mapped[str | None] = mapped_column(String(64))
     sop_instance_uid: Mapped[str | None] = mapped_column(String(64), unique=True)
     path: Mapped[str | None] = mapped_column(Text)  # relative to the state folder

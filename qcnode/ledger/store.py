@@ -11,12 +11,12 @@ from typing import Any
 from sqlalchemy import Select, and_, exists, func, or_, select, update
 
 from qcnode import config
-from qcnode.errors import ConfigError, PermanentError
-from qcnode.ledger import overview
+from qcnode.errors import ConfigError
+from qcnode.ledger import again, overview
 from qcnode.ledger.arrivals import record_arrivals
 from qcnode.ledger.assessments import assessment_row
 from qcnode.ledger.database import Database, connect, record
-from qcnode.ledger.deliveries import IMAGES, Deliveries, forward, revive
+from qcnode.ledger.deliveries import IMAGES, Deliveries, forward
 from qcnode.ledger.listing import Listing
 from qcnode.ledger.models import AssessmentRow, Delivery, DocumentRow, Instance, Series
 from qcnode.ledger.moves import give_up, held, move
@@ -26,10 +26,9 @@ from qcnode.ledger.performed import PerformedSteps, announced_of
 from qcnode.ledger.records import Claim, Forwarding, NewDocument, Received, Receiving
 from qcnode.ledger.scanners import Scanners
 from qcnode.ledger.tokens import Tokens
-from qcnode.states import LONGEST_PAUSE, DeliveryState, State
+from qcnode.states import FINAL, LONGEST_PAUSE, DeliveryState, State
 from qcnode.verdict import Assessment
 
-FINAL = (State.ASSESSED, State.EXCLUDED)
 REPORT = "report"
 
 
@@ -255,15 +254,12 @@ class Store:
         Returns False when the series is at work already and nothing was dead; PermanentError for an unknown series.
         """
         with self._database.writing() as session:
-            series = session.get(Series, series_uid, with_for_update=True)
-            if series is None:
-                raise PermanentError(f"The ledger knows no series {series_uid}; `qcnode status` lists those it knows.")
-            revived = revive(session, now, series_uid)
-            if series.state not in (*FINAL, State.FAILED) or (revived and series.state in FINAL):
-                return revived > 0
-            series.revision, series.attempts, series.reason = series.revision + 1, 0, None
-            move(session, series, State.READY, now, why="retry")
-            return True
+            return again.retry(session, series_uid, now)
+
+    def assess_again(self, series_uid: str, revision: int, by: str, now: datetime) -> None:
+        """Assess a finished series again because a person who saw this revision asks; PermanentError says why not."""
+        with self._database.writing() as session:
+            again.assess_again(session, series_uid, revision, by, now)
 
     # Retention
 

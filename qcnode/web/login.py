@@ -29,6 +29,8 @@ def add_login(app: FastAPI, pages: Pages) -> None:
 
     @app.exception_handler(LoginNeeded)
     def login_needed(request: Request, _: Exception) -> Response:
+        if "hx-request" in request.headers:  # a page that brings itself up to date: it loads anew, and so asks
+            return Response(status_code=401, headers={"HX-Refresh": "true"})
         if request.method == "GET":
             return RedirectResponse(f"/login?next={quote(_own(request.url.path))}", SEE_OTHER)
         sentence = "Your login has ended, and nothing was stored; log in and repeat."
