@@ -108,6 +108,19 @@ def test_plane_scanner_and_period_choose(store: Store) -> None:
     assert figures(store, period(), Plane.SAGITTAL) == []
 
 
+def test_a_long_period_has_a_point_for_each_week_and_none_before_its_first_day(store: Store) -> None:
+    for number in range(200):
+        series(store, f"1.{number}", graded(Zipper=number % 2), at=NOW - timedelta(days=number))
+    for long in (period(150), period(365)):
+        (found,) = figures(store, long)
+        zipper = found.charts["Zipper"]
+        assert sum(point.series for point in zipper.points) == found.series == min(long.days, 200)
+        assert 0.4 < (zipper.centre or 0) < 0.6
+        assert all(point.series <= 7 for point in zipper.points)
+        assert zipper.points[0].day >= long.first
+        assert all(point.day.weekday() == 0 for point in zipper.points[1:])
+
+
 def test_the_page_shows_a_table_of_all_and_the_charts_of_one(store: Store, page: httpx.Client) -> None:
     assert "No series got a verdict in this period." in Markup(page.get("/scanners").text).text
     for number in range(3):

@@ -18,12 +18,21 @@ from qcnode.verdict import Decision
 
 @dataclass
 class Day:
-    """One scanner's series of one day, by the verdict on the latest revision of each."""
+    """One scanner's series of one day, or of several, by the verdict on the latest revision of each."""
 
     verdicts: dict[Decision, int] = field(default_factory=dict)
     graded: int = 0
     flawed: dict[Artifact, int] = field(default_factory=dict)  # how many have a grade above 0
     seconds: list[float] = field(default_factory=list)  # from the last instance to the verdict, of each series
+
+    def add(self, other: Day) -> None:
+        """Count another day's series in."""
+        for decision, count in other.verdicts.items():
+            self.verdicts[decision] = self.verdicts.get(decision, 0) + count
+        for artifact, count in other.flawed.items():
+            self.flawed[artifact] = self.flawed.get(artifact, 0) + count
+        self.graded += other.graded
+        self.seconds += other.seconds
 
     @property
     def assessed(self) -> int:

@@ -15,6 +15,7 @@ from qcnode.ledger.store import Store
 from qcnode.verdict import Decision
 
 PERIODS = (7, 30, 90, 365)
+WEEKLY_FROM = 120  # days; a longer period has a point for each week
 RESCAN, SECONDS = "Rescan", "Seconds to verdict"
 
 
@@ -52,6 +53,15 @@ class Period:
         return self.last - timedelta(days=self.days - 1)
 
     @property
+    def weekly(self) -> bool:
+        """Whether a point is a week."""
+        return self.days >= WEEKLY_FROM
+
+    def point(self, day: date) -> date:
+        """The day that stands for this one: itself, or the week's Monday, but none before the first."""
+        return max(self.first, day - timedelta(days=day.weekday())) if self.weekly else day
+
+    @property
     def since(self) -> datetime:
         """When the first day begins."""
         return datetime(self.first.year, self.first.month, self.first.day, tzinfo=UTC)
@@ -60,7 +70,16 @@ class Period:
 def figures(store: Store, period: Period, plane: Plane | None = None, scanner: str | None = None) -> list[Figures]:
     """Each scanner that sent a series which got a verdict in the period, the one with most series first."""
     days = store.scanners.days(Wanted(plane=plane, scanner=scanner, since=period.since))
-    return sorted((_figures(name, of) for name, of in days.items()), key=lambda one: (-one.series, one.scanner))
+    points = {name: _joined(of, period) for name, of in days.items()}
+    return sorted((_figures(name, of) for name, of in points.items()), key=lambda one: (-one.series, one.scanner))
+
+
+def _joined(days: Mapping[date, Day], period: Period) -> Mapping[date, Day]:
+    """The days by the points that they are drawn in."""
+    points: dict[date, Day] = {}
+    for of, day in days.items():
+        points.setdefault(period.point(of), Day()).add(day)
+    return points
 
 
 def _figures(scanner: str, days: Mapping[date, Day]) -> Figures:

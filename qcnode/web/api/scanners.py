@@ -18,9 +18,10 @@ from qcnode.web.figures import Period, figures
 
 
 class Point(Shape):
-    """One day."""
+    """One day, or one week of a period of 120 days or more."""
 
     day: date
+    """The day, or the week's first."""
     series: int
     """How many series the value is of."""
     value: float
