@@ -2,7 +2,7 @@
 
 W. A. Shewhart, Economic Control of Quality of Manufactured Product, Van Nostrand 1931. D. C. Montgomery, Introduction
 to Statistical Quality Control, 7th ed., Wiley 2013: individuals in Section 6.4, shares (p chart, samples of varying
-size) in Section 7.2, eight in a row among the sensitizing rules in Section 5.3.6. Higher is worse in all of them.
+size) in Section 7.2, moving averages, which find a lasting rise, in Section 9.3. Higher is worse in all of them.
 """
 
 from __future__ import annotations
@@ -12,10 +12,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date
 from enum import StrEnum
+from functools import lru_cache
 from itertools import pairwise
+from typing import TypeVar
 
+_Row = TypeVar("_Row")
 FALSE_ALARM = 0.00135  # beyond three standard deviations of a normal distribution, on one side
-IN_A_ROW = 8
+TOGETHER = 7  # points that are looked at together
 _SIGMA_OF_RANGE = 1.128  # d2: mean range of two values in standard deviations (Montgomery, Appendix VI)
 
 
@@ -23,7 +26,7 @@ class Signal(StrEnum):
     """Why a day is worth a look."""
 
     ABOVE = "above"  # beyond its upper limit
-    RUN = "run"  # the eighth, or a later one, in a row above the centre
+    RISEN = "risen"  # it and the six before, taken together, are beyond theirs
 
 
 @dataclass(frozen=True)
@@ -40,8 +43,13 @@ class Point:
 
 @dataclass(frozen=True)
 class Chart:
-    """The points in the order of their days, and the mean that they vary about; None without any."""
+    """The points in the order of their days, their mean, and the level that they are held against; None without any.
 
+    The level is that of the first half of the points: what rose since must not raise its own limit. Of fewer than two
+    times seven points it is that of all.
+    """
+
+    mean: float | None
     centre: float | None
     points: tuple[Point, ...]
 
@@ -58,12 +66,22 @@ def share_chart(days: Mapping[date, tuple[int, int]]) -> Chart:
     a day has few series, and for few the usual p ± 3 √(p (1 - p) / n) cries wolf at the first one.
     """
     counted = [(day, have, of) for day, (have, of) in sorted(days.items()) if of]
-    total = sum(of for _, _, of in counted)
-    if not total:
-        return Chart(None, ())
-    centre = sum(have for _, have, _ in counted) / total
-    limits = {of: _binomial_limits(centre, of) for of in {of for _, _, of in counted}}
-    return _chart(centre, [(day, of, have / of, *limits[of]) for day, have, of in counted])
+    if not counted:
+        return Chart(None, None, ())
+    before = _before(counted)
+    total = sum(of for _, _, of in before)
+    # Where none of them, or all, had it: as if half a series were otherwise, for nothing is impossible.
+    centre = min(max(sum(have for _, have, _ in before), 0.5), total - 0.5) / total
+    points = []
+    for number, (day, have, of) in enumerate(counted, 1):
+        lower, upper = _binomial_limits(centre, of)
+        window = counted[max(0, number - TOGETHER) : number]
+        of_all = sum(of for _, _, of in window)
+        share_of_all = sum(have for _, have, _ in window) / of_all
+        risen = number >= TOGETHER and share_of_all > _binomial_limits(centre, of_all)[1]
+        points.append(_point(day, of, have / of, lower, upper, risen=risen))
+    mean = sum(have for _, have, _ in counted) / sum(of for _, _, of in counted)
+    return Chart(mean, centre, tuple(points))
 
 
 def value_chart(days: Mapping[date, tuple[float, int]]) -> Chart:
@@ -73,28 +91,34 @@ def value_chart(days: Mapping[date, tuple[float, int]]) -> Chart:
     """
     found = [(day, value, of) for day, (value, of) in sorted(days.items())]
     if not found:
-        return Chart(None, ())
-    values = [value for _, value, _ in found]
-    centre = math.fsum(values) / len(values)
-    steps = [abs(after - before) for before, after in pairwise(values)]
+        return Chart(None, None, ())
+    before = [value for _, value, _ in _before(found)]
+    centre = math.fsum(before) / len(before)
+    steps = [abs(after - earlier) for earlier, after in pairwise(before)]
     spread = 3 * math.fsum(steps) / len(steps) / _SIGMA_OF_RANGE if steps else 0.0
     lower, upper = max(0.0, centre - spread), centre + spread
-    return _chart(centre, [(day, of, value, lower, upper) for day, value, of in found])
+    points = []
+    for number, (day, value, of) in enumerate(found, 1):
+        window = [value for _, value, _ in found[max(0, number - TOGETHER) : number]]
+        limit = centre + spread / math.sqrt(TOGETHER)
+        risen = number >= TOGETHER and math.fsum(window) / TOGETHER > limit
+        points.append(_point(day, of, value, lower, upper, risen=risen))
+    return Chart(math.fsum(value for _, value, _ in found) / len(found), centre, tuple(points))
 
 
-def _chart(centre: float, rows: Sequence[tuple[date, int, float, float, float]]) -> Chart:
-    points, in_a_row = [], 0
-    for day, series, value, lower, upper in rows:
-        in_a_row = in_a_row + 1 if value > centre else 0
-        signal = Signal.ABOVE if value > upper else Signal.RUN if in_a_row >= IN_A_ROW else None
-        points.append(Point(day, series, value, lower, upper, signal))
-    return Chart(centre, tuple(points))
+def _before(rows: Sequence[_Row]) -> Sequence[_Row]:
+    """The rows that tell the level."""
+    return rows if len(rows) < 2 * TOGETHER else rows[: len(rows) // 2]
 
 
+def _point(day: date, series: int, value: float, lower: float, upper: float, *, risen: bool) -> Point:
+    signal = Signal.ABOVE if value > upper else Signal.RISEN if risen else None
+    return Point(day, series, value, lower, upper, signal)
+
+
+@lru_cache(4096)
 def _binomial_limits(share: float, of: int) -> tuple[float, float]:
     """The smallest and the largest share of so many that chance leaves with no more than FALSE_ALARM on each side."""
-    if share in (0.0, 1.0):
-        return share, share
     lowest, up_to = 0, 0.0
     for have in range(of + 1):
         ways = math.lgamma(of + 1) - math.lgamma(have + 1) - math.lgamma(of - have + 1)  # logarithms: they are many

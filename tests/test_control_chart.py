@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from qcnode.control_chart import FALSE_ALARM, Signal, share_chart, value_chart
+from qcnode.control_chart import FALSE_ALARM, Chart, Signal, share_chart, value_chart
 
 FIRST = date(2026, 3, 1)
 counts = st.lists(st.integers(1, 60).flatmap(lambda of: st.tuples(st.integers(0, of), st.just(of))), min_size=1)
@@ -21,13 +21,17 @@ def days(figures):
 
 def test_without_series_there_is_no_chart() -> None:
     for chart in (share_chart({}), share_chart({FIRST: (0, 0)}), value_chart({})):
-        assert (chart.centre, chart.points) == (None, ())
+        assert chart == Chart(None, None, ())
 
 
 @given(counts)
-def test_the_centre_is_the_share_of_all_series_and_lies_between_the_limits(figures: list[tuple[int, int]]) -> None:
+def test_the_mean_is_the_share_of_all_series_and_the_level_lies_between_the_limits(
+    figures: list[tuple[int, int]],
+) -> None:
     chart = share_chart(days(figures))
-    assert chart.centre == sum(have for have, _ in figures) / sum(of for _, of in figures)
+    assert chart.mean == sum(have for have, _ in figures) / sum(of for _, of in figures)
+    assert chart.centre is not None
+    assert 0 < chart.centre < 1
     for point in chart.points:
         assert 0 <= point.lower <= point.upper <= 1
         assert point.lower - 1 / point.series < chart.centre < point.upper + 1 / point.series
@@ -45,7 +49,7 @@ def test_for_many_series_the_limits_are_three_standard_deviations(share: float, 
 
 @pytest.mark.parametrize(("share", "of"), [(0.02, 2), (0.1, 5), (0.3, 8), (0.5, 20)])
 def test_chance_passes_the_limit_no_more_often_than_it_may(share: float, of: int) -> None:
-    quiet = {FIRST - timedelta(days=1): (round(share * 10_000), 10_000)}  # so many that the centre stays
+    quiet = {FIRST - timedelta(days=1): (round(share * 10_000), 10_000)}  # so many that the level stays
     (_, point) = share_chart(quiet | {FIRST: (0, of)}).points
     generator = random.Random(1)
     draws = [sum(generator.random() < share for _ in range(of)) / of for _ in range(20_000)]
@@ -59,23 +63,39 @@ def test_the_first_flaw_of_a_quiet_scanner_is_no_alarm_and_many_at_once_are() ->
     assert (point.signal, point.value, point.series) == (Signal.ABOVE, 1.0, 4)
 
 
-def test_a_rate_that_has_risen_is_said_from_the_eighth_day_on() -> None:
-    chart = share_chart(days([(1, 10)] * 12 + [(3, 10)] * 10))
-    assert [point.signal for point in chart.points[-10:]] == [None] * 7 + [Signal.RUN] * 3
-    assert not any(point.signal for point in chart.points[:12])
+def test_a_rate_that_rises_is_found_within_days_however_few_series_a_day_has() -> None:
+    generator = random.Random(5)
+    rates = [0.08] * 18 + [0.45] * 12
+    chart = share_chart(days([(sum(generator.random() < rate for _ in range(5)), 5) for rate in rates]))
+    assert not any(point.signal for point in chart.points[:18])
+    first = next(number for number, point in enumerate(chart.points) if point.signal)
+    assert 18 <= first <= 18 + 5
+    assert all(point.signal for point in chart.points[24:]), "and it stays said"
 
 
-def test_a_value_beyond_what_days_differ_by_is_above() -> None:
+def test_a_steady_rate_is_hardly_ever_said_to_have_risen() -> None:
+    said = 0
+    for seed in range(200):
+        generator = random.Random(seed)
+        known = [(8000, 100_000)] * 15  # so that the level is no guess
+        chart = share_chart(days(known + [(sum(generator.random() < 0.08 for _ in range(5)), 5) for _ in range(15)]))
+        said += any(point.signal is Signal.RISEN for point in chart.points[22:])
+    assert said / 200 < 0.05
+
+
+def test_a_value_beyond_what_days_differ_by_is_above_and_a_lasting_rise_is_found() -> None:
     steady = [(10.0 + number % 2, 5) for number in range(20)]
     assert value_chart(days(steady)).signals == ()
-    (point,) = value_chart(days([*steady, (30.0, 5)])).signals
-    assert (point.signal, point.value) == (Signal.ABOVE, 30.0)
+    (point,) = value_chart(days([*steady, (15.0, 5)])).signals
+    assert (point.signal, point.value) == (Signal.ABOVE, 15.0)
+    risen = value_chart(days([*steady, *((value + 1.5, of) for value, of in steady[:10])]))
+    assert {point.signal for point in risen.points[-3:]} == {Signal.RISEN}
 
 
-def test_one_day_alone_is_its_own_centre() -> None:
+def test_one_day_alone_is_its_own_level() -> None:
     chart = value_chart({FIRST: (4.0, 2)})
     (point,) = chart.points
-    assert (chart.centre, point.lower, point.upper, point.signal) == (4.0, 4.0, 4.0, None)
+    assert (chart.mean, chart.centre, point.lower, point.upper, point.signal) == (4.0, 4.0, 4.0, 4.0, None)
 
 
 def test_thousands_of_series_a_day_are_counted_too() -> None:

@@ -57,6 +57,6 @@ def test_a_signal_is_marked_and_an_empty_chart_is_empty() -> None:
     chart = share_chart({FIRST + timedelta(days=n): (0, 9) for n in range(29)} | {LAST: (9, 9)})
     drawn = drawing(chart, FIRST, LAST, percent=True)
     assert [mark.signal for mark in drawn.marks] == [None] * 29 + [Signal.ABOVE]
-    empty = drawing(Chart(None, ()), FIRST, FIRST, percent=True)
+    empty = drawing(Chart(None, None, ()), FIRST, FIRST, percent=True)
     assert (empty.line, empty.band, empty.marks, empty.centre) == ("", "", (), None)
     assert [column.label for column in empty.columns] == ["1 Mar"]

@@ -59,7 +59,7 @@ def test_the_figures_are_those_that_one_counts_by_hand(store: Store) -> None:
     assert today["Noise"].value == 0
     assert today[SECONDS].value == 3.0, "the median of 4, 2, 9 and 1"
     assert [point.day for point in found.charts[RESCAN].points] == [NOW.date() - timedelta(days=2), NOW.date()]
-    assert found.charts["Zipper"].centre == 2 / 4
+    assert found.charts["Zipper"].mean == 2 / 4
 
 
 def test_the_latest_revision_alone_counts(store: Store) -> None:
@@ -115,7 +115,7 @@ def test_a_long_period_has_a_point_for_each_week_and_none_before_its_first_day(s
         (found,) = figures(store, long)
         zipper = found.charts["Zipper"]
         assert sum(point.series for point in zipper.points) == found.series == min(long.days, 200)
-        assert 0.4 < (zipper.centre or 0) < 0.6
+        assert 0.4 < (zipper.mean or 0) < 0.6
         assert all(point.series <= 7 for point in zipper.points)
         assert zipper.points[0].day >= long.first
         assert all(point.day.weekday() == 0 for point in zipper.points[1:])

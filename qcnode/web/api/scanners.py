@@ -30,14 +30,16 @@ class Point(Shape):
     upper: float
     """Beyond it chance goes once in 741 days."""
     signal: Signal | None
-    """above: beyond the upper limit; run: the eighth or a later day in a row above the centre."""
+    """above: beyond the upper limit; risen: with the six points before it, taken together, beyond theirs."""
 
 
 class Chart(Shape):
     """A control chart."""
 
+    mean: float | None
+    """Of the period."""
     centre: float | None
-    """The mean of the period."""
+    """The level that the limits are about: that of the first half of the points, of few points that of all."""
     points: list[Point]
 
 
