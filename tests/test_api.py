@@ -240,7 +240,8 @@ def test_no_request_meets_a_server_s_error_and_each_answer_is_as_described(
     for number, assessment in enumerate((graded(), graded(Zipper=1), graded(Motion=2), ungraded())):
         series(store, f"1.2.{number}", assessment, destination="pacs")
     arrived(store, 9, calling_ae=HOSTILE)
-    operations = [found.ok() for found in openapi.from_url(str(api.base_url.join("openapi.json"))).get_all_operations()]
+    described = openapi.from_url(str(api.base_url.join("openapi.json")), timeout=60)
+    operations = [found.ok() for found in described.get_all_operations()]
     assert len(operations) >= 5
     for operation in operations:
 

@@ -138,5 +138,5 @@ def _translated() -> Iterator[None]:
         yield
     except (OperationalError, TimeoutError) as error:
         raise TransientError("The ledger is locked or out of reach; try again.") from error
-    except DBAPIError as error:
+    except (DBAPIError, OverflowError) as error:  # the latter for a number beyond 64 bits
         raise PermanentError(f"The ledger refused a value ({type(error).__name__}); see what was sent.") from error
