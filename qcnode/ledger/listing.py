@@ -80,7 +80,7 @@ class Listing:
             return list(session.scalars(loaded.order_by(*order).limit(limit)))
 
 
-def latest(query: Select[Any]) -> Select[Any]:
+def latest(query: Select[*tuple[Any, ...]]) -> Select[*tuple[Any, ...]]:
     """The query of series with the assessment of each one's latest revision, where it has any."""
     other = aliased(AssessmentRow)
     newest = select(func.max(other.revision)).where(other.series_uid == Series.series_instance_uid)

@@ -40,8 +40,14 @@ def scanners(store: Store, pages: Pages) -> APIRouter:
         return pages.page(
             "scanners.html",
             visitor,
-            **{"found": found, "shown": shown, "drawn": drawn, "scanner": scanner, "plane": chosen_plane},
-            **{"period": period, "periods": PERIODS, "planes": list(Plane)},
+            found=found,
+            shown=shown,
+            drawn=drawn,
+            scanner=scanner,
+            plane=chosen_plane,
+            period=period,
+            periods=PERIODS,
+            planes=list(Plane),
         )
 
     @router.get("/scanners.csv")

@@ -133,7 +133,7 @@ class Series(Shape):
     @classmethod
     def of(cls, row: models.Series) -> Self:
         """The ledger's row as an answer."""
-        return cls(**_series(row), latest=row.latest and Assessment.of(row.latest))
+        return cls(**_series(row), latest=Assessment.of(row.latest) if row.latest else None)
 
 
 class SeriesPage(Shape):
@@ -169,7 +169,7 @@ class SeriesDetail(Series):
         """The ledger's row as an answer."""
         return cls(
             **_series(row),
-            latest=row.latest and Assessment.of(row.latest),
+            latest=Assessment.of(row.latest) if row.latest else None,
             revisions=[Revision.of(one) for one in row.assessments],
             forwarded=[Way.model_validate(way) for way in forwarded or ()],
             events=[Event.model_validate(event) for event in row.events],
