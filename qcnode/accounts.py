@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -14,7 +13,7 @@ from qcnode.clock import utc_now
 from qcnode.config import load
 from qcnode.console import console
 from qcnode.errors import ConfigError
-from qcnode.people import Role
+from qcnode.people import Role, plain_name
 
 users = typer.Typer(help="The people who may log in at the page.", no_args_is_help=True)
 ConfigOption = Annotated[
@@ -28,7 +27,10 @@ NameArgument = Annotated[str, typer.Argument(help="What the person logs in with;
 def add(
     name: NameArgument,
     role: Annotated[
-        Role, typer.Option(help="A viewer sees; a technologist says what she thinks of verdicts; an admin, both.")
+        Role,
+        typer.Option(
+            help="A viewer sees; a technologist says what she thinks of verdicts; an admin runs the node too."
+        ),
     ] = Role.TECHNOLOGIST,
     config: ConfigOption = None,
 ) -> None:
@@ -37,9 +39,7 @@ def add(
     from qcnode.passwords import hashed
 
     settings = load(config)
-    plain = name.strip().lower()
-    if not re.fullmatch(r"[a-z0-9._@-]{1,40}", plain):
-        raise ConfigError("A user's name is 1 to 40 letters, digits, dots, dashes, underscores or @; choose another.")
+    plain = named(name, "user")
     kept = hashed(_password())
     with Store.open(settings.state) as store:
         store.people.add(plain, role, kept, utc_now())
@@ -62,14 +62,50 @@ def show(config: ConfigOption = None) -> None:
 
 
 @users.command()
+def password(name: NameArgument, config: ConfigOption = None) -> None:
+    """Give a person another password; asks for it as `add` does, and ends that person's logins."""
+    from qcnode.ledger.store import Store
+    from qcnode.passwords import hashed
+
+    plain = named(name, "user")
+    kept = hashed(_password())
+    with Store.open(load(config).state) as store:
+        store.people.set_password(plain, kept, utc_now())
+    console().print(f"{plain} has another password, and logs in with it now.", soft_wrap=True)
+
+
+@users.command()
+def role(
+    name: NameArgument,
+    role: Annotated[Role, typer.Argument(help="viewer, technologist or admin.")],
+    config: ConfigOption = None,
+) -> None:
+    """Give a person another role, at once; logins go on."""
+    from qcnode.ledger.store import Store
+
+    plain = named(name, "user")
+    with Store.open(load(config).state) as store:
+        store.people.set_role(plain, role, utc_now())
+    console().print(f"{plain} is {role.value} now.", soft_wrap=True)
+
+
+@users.command()
 def remove(name: NameArgument, config: ConfigOption = None) -> None:
     """Remove a person; logins end at once, and what the person said of verdicts stays."""
     from qcnode.ledger.store import Store
 
-    plain = name.strip().lower()
+    plain = named(name, "user")
     with Store.open(load(config).state) as store:
         store.people.remove(plain, utc_now())
     console().print(f"Removed {plain}.", soft_wrap=True)
+
+
+def named(name: str, of: str) -> str:
+    """The name as the ledger keeps it; ConfigError for what is no name. of: what it names."""
+    plain = plain_name(name)
+    if plain is None:
+        raise ConfigError(f"A {of}'s name is 1 to 40 letters, digits, dots, dashes, underscores or @; choose another.")
+    return plain
 
 
 def _password() -> str:

@@ -37,6 +37,7 @@ AETitle = Annotated[str, AfterValidator(_ae_title)]
 Port = Annotated[int, Field(ge=0, le=65535)]
 DocumentKind = Literal["report", "flag", "capture", "images"]
 Pattern = Annotated[str, AfterValidator(_regular_expression)]
+HeaderName = Annotated[str, Field(pattern=r"^[A-Za-z0-9-]{1,64}$")]
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]{1,40}$")]
 
 
@@ -107,6 +108,16 @@ class Web(_Section):
     """The port to listen on; 0 takes a free one."""
     insecure: bool = False
     """Answer beyond loopback although there are no accounts: whoever reaches the page may read it."""
+    trusted_proxies: tuple[IPv4Network | IPv6Network, ...] = ()
+    """Let in whom a reverse proxy in these networks names, such as "127.0.0.1/32"; it must set `user_header` itself."""
+    user_header: HeaderName = "X-Remote-User"
+    """The header in which a trusted proxy names the user."""
+    role_header: HeaderName | None = None
+    """The header in which it gives the role: viewer, technologist or admin; without it, the account's role counts."""
+    rejection: bool = False
+    """Let technologists reject images: a key object 113001 has archives that follow IHE IOCM hide them."""
+    patient_names: bool = False
+    """Show PatientName, PatientID and SeriesDescription with each series; they are read from the spool."""
 
 
 class Completeness(_Section):

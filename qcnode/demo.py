@@ -11,17 +11,18 @@ from pathlib import Path
 import numpy as np
 from pynetdicom import AE, AllStoragePresentationContexts, evt
 
-from qcnode.artifacts import Artifact, Plane, Severity
+from qcnode.artifacts import Plane
 from qcnode.config import Destination, Dicom, Settings, StateFolder, Web
 from qcnode.delivery import dicom
 from qcnode.delivery.outcome import Answer
 from qcnode.errors import TransientError
 from qcnode.imaging import phantom
 from qcnode.imaging.swoop import swoop_series, to_bytes
-from qcnode.ledger.models import AssessmentRow, Series
+from qcnode.ledger.assessments import assessment_of
+from qcnode.ledger.models import Series
 from qcnode.node import Node
 from qcnode.states import DeliveryState, State
-from qcnode.verdict import Assessment, Grade, Verdict
+from qcnode.verdict import Assessment
 
 SCANNER = "SWOOP-DEMO"  # the AE title that the synthetic scanner calls from
 DEADLINE_SECONDS = 180.0
@@ -121,22 +122,6 @@ def wait_for(node: Node, count: int, tell: Callable[[str], None]) -> list[Series
         time.sleep(0.1)
     raise TransientError(
         f"The demo's series were not graded within {DEADLINE_SECONDS:.0f} s; run it again with --debug."
-    )
-
-
-def assessment_of(row: AssessmentRow) -> Assessment:
-    """The assessment as the ledger keeps it."""
-    grades = {
-        Artifact(score.artifact): Grade(Severity(score.severity), (score.p0, score.p1, score.p2))
-        for score in row.scores
-    }
-    return Assessment(
-        Verdict(row.decision, tuple(row.reasons)),
-        row.series_uid,
-        row.plane,
-        {artifact: grades[artifact] for artifact in Artifact if artifact in grades},
-        row.ensemble,
-        row.seconds,
     )
 
 

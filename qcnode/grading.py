@@ -24,6 +24,14 @@ class Grading:
         self._stopping = False
         self._pool = self._started()
 
+    @property
+    def loaded(self) -> str | None:
+        """The id of the ensemble that the process has loaded; None until it has, and while it is replaced."""
+        warmed_up = self._warmed_up
+        if not warmed_up.done() or warmed_up.cancelled() or warmed_up.exception():
+            return None
+        return warmed_up.result()
+
     def submit(self, job: Job) -> Outcome:
         """Run the job and wait for it. A process that died or hangs is replaced, and the error says so.
 
@@ -55,7 +63,8 @@ class Grading:
         # spawn: a fork of a process with threads inherits their locks.
         context = multiprocessing.get_context("spawn")
         pool = ProcessPoolExecutor(max_workers=1, mp_context=context, initializer=prepare_process)
-        pool.submit(warm_up, self._assessing).add_done_callback(_tell_if_unfit)
+        self._warmed_up = pool.submit(warm_up, self._assessing)
+        self._warmed_up.add_done_callback(_tell_if_unfit)
         return pool
 
 

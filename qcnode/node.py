@@ -28,6 +28,7 @@ from qcnode.intake.spool import Spool
 from qcnode.ledger import records
 from qcnode.ledger.store import Store
 from qcnode.steps import Look, adopt, assemble_once, assess_once, entry, retain_once
+from qcnode.web.running import Running
 from qcnode.web.server import WebServer
 
 log = logging.getLogger(__name__)
@@ -69,7 +70,8 @@ class Node:
             undo.callback(grading.stop)
             steps = ProcedureSteps(self.store.performed, partial(self._wake, "assemble"))
             self.listener = Listener(self.settings.dicom, self.spool, self._backlog.add, self._backlog.add, steps)
-            self.web = WebServer(self.settings.web, self.store, folder)
+            running = Running(self.settings, self.listener, lambda: grading.loaded, self._wake_deliveries)
+            self.web = WebServer(self.settings.web, self.store, folder, self.settings.destinations, running)
             self._scheduler = self._scheduled(grading)
             self._scheduler.start()
             # Order of the end: the grading process first, or a scheduler that waits for a job waits for its grade.
@@ -135,15 +137,14 @@ class Node:
         associations, arriving = self.listener.associations, self._backlog.series()
         ready, again = assemble_once(self.store, associations.state, self.settings, utc_now(), self._looks, arriving)
         if ready:
-            for name in ("assess", *self._deliver_jobs):
-                self._wake(name)
+            self._wake("assess")
+            self._wake_deliveries()
         if again is not None and again < utc_now() + timedelta(seconds=TICK_SECONDS):
             self._wake("assemble", again)
 
     def _assess(self, grading: Grading) -> None:
         while assess_once(self.store, self.spool, self.settings.state.folder, grading.submit, self.settings, utc_now):
-            for name in self._deliver_jobs:
-                self._wake(name)
+            self._wake_deliveries()
 
     def _deliver(self, name: str, sender: outbox.Sender) -> None:
         generator = random.Random()
@@ -178,6 +179,10 @@ class Node:
                 self._scheduler.modify_job(name, next_run_time=at or utc_now())
             except JobLookupError:
                 log.debug("wake_missed job=%s", name)
+
+    def _wake_deliveries(self) -> None:
+        for name in self._deliver_jobs:
+            self._wake(name)
 
     def _end(self) -> None:
         """From now on nothing is woken, and nothing waits any more."""

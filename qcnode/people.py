@@ -2,7 +2,16 @@
 
 from __future__ import annotations
 
+import re
 from enum import StrEnum
+
+_NAME = re.compile(r"[a-z0-9._@-]{1,40}")
+
+
+def plain_name(text: str) -> str | None:
+    """The name as the ledger keeps it, without capitals; None for what is no name."""
+    name = text.strip().lower()
+    return name if _NAME.fullmatch(name) else None
 
 
 class Role(StrEnum):
@@ -17,6 +26,11 @@ class Role(StrEnum):
         """Whether this person's word on a verdict is taken."""
         return self is not Role.VIEWER
 
+    @property
+    def may_run(self) -> bool:
+        """Whether this person decides what the node does again."""
+        return self is Role.ADMIN
+
 
 class Word(StrEnum):
     """What a person says of the verdict on one revision; it never changes what the machine said."""
@@ -24,3 +38,4 @@ class Word(StrEnum):
     ACKNOWLEDGED = "acknowledged"  # I have seen it, and it is in my hands
     AGREED = "agreed"  # every grade is as I would give it
     CORRECTED = "corrected"  # this artifact's grade is another
+    REJECTED = "rejected"  # nobody shall read these images: a key object says so to the archives

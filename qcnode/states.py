@@ -27,6 +27,8 @@ TRANSITIONS: dict[State, frozenset[State]] = {
     State.FAILED: frozenset({State.RECEIVING, State.READY}),
 }
 
+FINAL = (State.ASSESSED, State.EXCLUDED)  # nobody need do anything more
+
 
 class StepState(StrEnum):
     """How far a modality's performed procedure step is: Performed Procedure Step Status (PS3.3 Section C.4.14)."""

@@ -2,22 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import re
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from html.parser import HTMLParser
 from pathlib import Path
 
 import httpx
+from pydicom import Dataset
 from reporting_cases import as_bytes, swoop
 
-from qcnode.config import Web
+from qcnode.config import Destination, Web
+from qcnode.imaging.swoop import to_bytes
+from qcnode.intake.spool import Spool
 from qcnode.ledger.records import Claim, NewDocument, Received
 from qcnode.ledger.store import Store
 from qcnode.reporting.documents import documents
 from qcnode.verdict import Assessment
 from qcnode.web.server import WebServer
 
+PASSWORD = "correct horse battery"
 NOW = datetime(2026, 3, 1, 12, 30, 15, tzinfo=UTC)
 
 
@@ -47,6 +52,18 @@ def assessed(store: Store, folder: Path, assessment: Assessment, series_uid: str
     deliveries = [(kind, "pacs") for kind in made]
     assert store.finish(claimed(store, series_uid), assessment, list(made.values()), deliveries, NOW)
     return made
+
+
+def spooled(store: Store, folder: Path, *datasets: Dataset) -> str:
+    """The series in spool and ledger, as the listener puts it there; its UID."""
+    spool = Spool(folder)
+    for ds in datasets:
+        uid, sop, data = str(ds.SeriesInstanceUID), str(ds.SOPInstanceUID), to_bytes(ds)
+        receipt = spool.put(data, uid, sop)
+        syntax = str(ds.file_meta.TransferSyntaxUID)
+        names = (uid, str(ds.StudyInstanceUID), sop, str(ds.SOPClassUID), syntax)
+        store.record_instances([Received(*names, receipt.sha256, receipt.size, NOW, "SWOOP1", {})])
+    return uid
 
 
 class Markup(HTMLParser):
@@ -80,16 +97,31 @@ class Markup(HTMLParser):
 
 
 @contextmanager
-def served(store: Store, folder: Path) -> Iterator[httpx.Client]:
+def served(
+    store: Store, folder: Path, settings: Web | None = None, destinations: Sequence[Destination] = ()
+) -> Iterator[httpx.Client]:
     """A browser, as it were, at the page over this ledger and this state folder."""
-    server = WebServer(Web(port=0), store, folder)
+    server = WebServer(settings or Web(port=0), store, folder, destinations)
     server.start()
-    with httpx.Client(base_url=server.url) as client:
-        yield client
-    server.stop()
+    try:
+        with httpx.Client(base_url=server.url) as client:
+            yield client
+    finally:
+        server.stop()
 
 
 def markup(page: httpx.Client, path: str) -> Markup:
     answer = page.get(path)
     assert answer.status_code == 200, answer.text
     return Markup(answer.text)
+
+
+def token(page: httpx.Client, path: str = "/login") -> str:
+    """What the forms of a page bring back, as a browser reads it there."""
+    found = re.search(r'name="form_token" value="([0-9a-f]{64})"', page.get(path).text)
+    assert found is not None, "the page has no form"
+    return found[1]
+
+
+def log_in(page: httpx.Client, name: str, password: str = PASSWORD, **fields: str) -> httpx.Response:
+    return page.post("/login", data={"form_token": token(page), "name": name, "password": password, **fields})

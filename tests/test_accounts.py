@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from qcnode import cli
+from qcnode.clock import utc_now
 from qcnode.config import StateFolder
 from qcnode.errors import ConfigError
 from qcnode.ledger.store import Store
@@ -55,6 +56,26 @@ def test_a_user_is_added_listed_and_removed(qcnode: Run, tmp_path: Path) -> None
     assert people(tmp_path) == [("jo", Role.VIEWER)]
 
 
+def test_a_password_and_a_role_are_changed_in_place(qcnode: Run, tmp_path: Path) -> None:
+    qcnode("user", "add", "mira", typed=f"{PASSWORD}\n")
+    with Store.open(StateFolder(folder=tmp_path / "qcnode-data")) as store:
+        before = store.people.password_hash("mira")
+        assert before is not None
+        assert store.people.log_in("mira", before, "d" * 64, utc_now())
+        assert qcnode("user", "role", "Mira", "admin")[0] == 0
+        person = store.people.logged_in("d" * 64, utc_now())
+        assert person is not None
+        assert person.role is Role.ADMIN, "at once"
+        assert qcnode("user", "password", "mira", typed="another horse battery\n")[0] == 0
+        assert store.people.logged_in("d" * 64, utc_now()) is None, "whoever knew the old one is out"
+        assert is_right("another horse battery", store.people.password_hash("mira"))
+        kinds = [(event.kind, event.detail) for event in store.overview.events(2)]
+    assert kinds == [
+        ("user_password", {"role": "admin", "user": "mira"}),
+        ("user_role", {"from": "technologist", "to": "admin", "user": "mira"}),
+    ]
+
+
 @pytest.mark.parametrize(
     ("arguments", "typed", "said"),
     [
@@ -64,6 +85,9 @@ def test_a_user_is_added_listed_and_removed(qcnode: Run, tmp_path: Path) -> None
         (("add", "<b>"), f"{PASSWORD}\n", "1 to 40 letters"),
         (("add", "jo"), f"{PASSWORD}\n", "There is a user 'jo' already"),
         (("remove", "mira"), "", "There is no user 'mira'"),
+        (("role", "mira", "admin"), "", "There is no user 'mira'"),
+        (("password", "mira"), f"{PASSWORD}\n", "There is no user 'mira'"),
+        (("password", "jo"), "short\n", "A password has 10 to 256 characters"),
     ],
 )
 def test_what_cannot_be_done_is_one_sentence(

@@ -34,9 +34,10 @@ from qcnode.intake.procedure_step import MOST_ITEMS, MOST_SERIES, TRANSFER_SYNTA
 from qcnode.intake.spool import Spool
 from qcnode.ledger.store import Store
 from qcnode.reporting import key_object, structured_report
-from qcnode.reporting.documents import documents
+from qcnode.reporting.documents import documents, rejection_document
 from qcnode.verdict import Assessment, Grade, verdict
 
+AT = datetime(2026, 1, 1, tzinfo=UTC)
 STATEMENT = (Path(__file__).parents[1] / "docs" / "conformance.md").read_text()
 STATUS_NAMES = re.compile(
     r"SUCCESS|OUT_OF_RESOURCES|DATA_SET_MISMATCH|CANNOT_UNDERSTAND|UNEXPECTED|UNRECOGNIZED_OPERATION|NO_SUCH_\w+|\w+_STATUS"
@@ -66,16 +67,26 @@ def port(tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]:
         listener.stop()
 
 
-@pytest.fixture(scope="module")
-def made() -> dict[str, Dataset]:
-    """Each kind of document, of a series with everything wrong, in its second revision."""
+def everything_wrong() -> tuple[Assessment, list[bytes]]:
+    """A series with every artifact, and its instances."""
     generator = np.random.default_rng(1)
     instances = classic_series(phantom.head(generator, Plane.AXIAL), patient_id="P", generator=generator)
     grades = dict.fromkeys(Artifact, Grade(Severity.SEVERE, (0.1, 0.2, 0.7)))
     assessment = Assessment(verdict(grades), str(instances[0].SeriesInstanceUID), Plane.AXIAL, grades, "some-1")
-    at = datetime(2026, 1, 1, tzinfo=UTC)
-    built = documents(assessment, [to_bytes(one) for one in instances[:3]], revision=2, at=at, predecessor_uid="1.2")
+    return assessment, [to_bytes(one) for one in instances[:3]]
+
+
+@pytest.fixture(scope="module")
+def made() -> dict[str, Dataset]:
+    """Each kind of document, of a series with everything wrong, in its second revision."""
+    built = documents(*everything_wrong(), revision=2, at=AT, predecessor_uid="1.2")
     return {one.kind: dcmread(BytesIO(one.data)) for one in built}
+
+
+@pytest.fixture(scope="module")
+def rejected() -> Dataset:
+    """What a person's rejection makes, which is no document of a verdict."""
+    return dcmread(BytesIO(rejection_document(*everything_wrong(), revision=2, at=AT, by="mira").data))
 
 
 def accepted(port: int, proposed: list[tuple[str, list[str]]]) -> dict[str, str]:
@@ -184,7 +195,11 @@ def test_the_documents_have_the_classes_and_the_attributes_that_are_listed(made:
         assert found == listed, kind
 
 
-def test_the_codes_are_those_that_are_used(made: dict[str, Dataset]) -> None:
+def test_a_rejection_has_a_flag_s_attributes(made: dict[str, Dataset], rejected: Dataset) -> None:
+    assert {element.tag for element in rejected} == {element.tag for element in made["flag"]}
+
+
+def test_the_codes_are_those_that_are_used(made: dict[str, Dataset], rejected: Dataset) -> None:
     def walked(item: Dataset) -> Iterator[tuple[str, str]]:
         sequences = [item, *item.get("MeasuredValueSequence", [])]
         for holder in sequences:
@@ -200,7 +215,7 @@ def test_the_codes_are_those_that_are_used(made: dict[str, Dataset]) -> None:
                 if isinstance(concept, Concept):
                     yield concept.value, concept.scheme
 
-    used = {*walked(made["report"]), *walked(made["flag"])}
+    used = {*walked(made["report"]), *walked(made["flag"]), *walked(rejected)}
     known = {code for module in (artifacts, structured_report, key_object) for code in named(module)}
     listed = [(row[0], row[1]) for row in table("code | scheme")]
     assert len(listed) == len(set(listed))

@@ -54,6 +54,15 @@ def test_the_transfer_syntax_changes_no_fact_but_its_own(transfer_syntax: pydico
     assert facts.position_along_normal_mm == 15.0
 
 
+@pytest.mark.parametrize(
+    ("serial", "fact"),
+    [("HF-1234", "HF-1234"), (" 77 ", "77"), ("0000", None), ("XXXX", None), ("", None), ("a\tb", None), (None, None)],
+)
+def test_a_serial_number_tells_scanners_apart_unless_somebody_emptied_it(serial: str | None, fact: str | None) -> None:
+    elements = {} if serial is None else {"DeviceSerialNumber": serial}
+    assert read_facts(part10(classic_slice(1, **elements))).device_serial_number == fact
+
+
 @pytest.mark.parametrize("transfer_syntax", UNCOMPRESSED, ids=lambda uid: uid.name)
 def test_an_enhanced_object_says_its_frames_and_its_part(transfer_syntax: pydicom.uid.UID) -> None:
     part = {"ConcatenationUID": "1.2.3", "InConcatenationNumber": 2, "InConcatenationTotalNumber": 300}

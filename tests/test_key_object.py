@@ -11,7 +11,7 @@ from reporting_cases import ASSESSMENTS, AT, CLEAN, MODERATE, SEVERE, as_bytes, 
 
 from qcnode.artifacts import Artifact
 from qcnode.reporting.evidence import Evidence, evidence
-from qcnode.reporting.key_object import causes, recall_flag
+from qcnode.reporting.key_object import causes, recall_flag, rejection
 from qcnode.verdict import Condition, Rule, Severity, verdict
 
 
@@ -31,6 +31,20 @@ def test_a_flag_says_quality_issue_and_never_rejects(name: str, source: Evidence
     flag = recall_flag(ASSESSMENTS[name], source)
     assert flag.ConceptNameCodeSequence[0].CodeValue == "113010"
     assert "113001" not in str(flag)
+
+
+@pytest.mark.parametrize("name", ASSESSMENTS)
+def test_a_rejection_is_another_object_in_a_person_s_name_whatever_the_verdict(name: str, source: Evidence) -> None:
+    rejected = rejection(ASSESSMENTS[name], source, "mira")
+    assert rejected.ConceptNameCodeSequence[0].CodeValue == "113001"
+    assert modifiers(rejected), "its reason, from CID 7011"
+    observers = [item.PersonName for item in rejected.ContentSequence if "PersonName" in item]
+    assert [str(one).strip("^") for one in observers] == ["mira"]
+    assert rejected.SOPInstanceUID == rejection(ASSESSMENTS[name], source, "omar").SOPInstanceUID
+    flag = recall_flag(ASSESSMENTS["rescan"], source)
+    assert rejected.SOPInstanceUID != flag.SOPInstanceUID
+    assert rejected.SeriesInstanceUID != flag.SeriesInstanceUID
+    assert rejected.StudyInstanceUID == flag.StudyInstanceUID
 
 
 @pytest.mark.parametrize("name", ["accept", "review", "not_assessable"])

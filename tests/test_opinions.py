@@ -130,3 +130,8 @@ def test_a_row_says_who_when_and_what(store: Store) -> None:
     (one,) = row(store).opinions
     assert isinstance(one, Opinion)
     assert (one.by, one.at, one.word, one.artifact, one.severity) == ("mira", NOW, Word.CORRECTED, NOISE, 2)
+
+
+def test_a_revision_that_no_database_can_count_to_is_refused(store: Store) -> None:
+    with pytest.raises(PermanentError, match="refused a value"):
+        store.opinions.agree("1.2.3", 10**30, "mira", NOW)

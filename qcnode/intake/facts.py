@@ -20,6 +20,7 @@ from qcnode.intake.nesting import check_harmless
 
 # PS3.5 Section 9.1 allows digits and dots, 64 at most. A digit comes first, so that no UID can name a parent folder.
 _UID = re.compile(r"[0-9][0-9.]{0,63}")
+_SERIAL = re.compile(r"[ -~]{1,64}")  # LO, PS3.5 Section 6.2, of which plain ASCII
 _CODE = re.compile(r"[A-Z0-9_ ]{1,16}")  # CS, PS3.5 Section 6.2
 
 _TAGS: list[int | str | tuple[int, int]] = [
@@ -34,6 +35,7 @@ _TAGS: list[int | str | tuple[int, int]] = [
     "ImageOrientationPatient",
     "ImagesInAcquisition",
     "NumberOfSeriesRelatedInstances",
+    "DeviceSerialNumber",
     "ConcatenationUID",
     "InConcatenationNumber",
     "InConcatenationTotalNumber",
@@ -97,6 +99,7 @@ class Facts:
     concatenation_uid: str | None = None
     in_concatenation_number: int | None = None
     in_concatenation_total_number: int | None = None
+    device_serial_number: str | None = None  # of the scanner
     source_ae_title: str | None = None  # who sent it, as the file meta keeps it (PS3.10 Section 7.1)
     data_set_sop_instance_uid: str | None = None  # what the data set calls itself, where that is not sop_instance_uid
 
@@ -192,6 +195,7 @@ def _facts(ds: Dataset, meta: Dataset) -> Facts:
         concatenation_uid=_uid(ds, "ConcatenationUID"),
         in_concatenation_number=_integer(ds, "InConcatenationNumber"),
         in_concatenation_total_number=_integer(ds, "InConcatenationTotalNumber"),
+        device_serial_number=_serial_number(ds),
         source_ae_title=raw_text(meta, "SourceApplicationEntityTitle"),
         data_set_sop_instance_uid=None if data_set_uid == sop_instance_uid else data_set_uid,
     )
@@ -223,6 +227,12 @@ def _required_uid(ds: Dataset, keyword: str) -> str:
 def _code(ds: Dataset, keyword: str) -> str | None:
     text = raw_text(ds, keyword)
     return text if text is not None and _CODE.fullmatch(text) else None
+
+
+def _serial_number(ds: Dataset) -> str | None:
+    """What tells devices apart; not what stands there once somebody has emptied it, such as 0000."""
+    text = raw_text(ds, "DeviceSerialNumber")
+    return text if text is not None and _SERIAL.fullmatch(text) and text.strip("0Xx.- ") else None
 
 
 def _integer(ds: Dataset, keyword: str) -> int | None:

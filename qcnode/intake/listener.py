@@ -84,6 +84,16 @@ class Listener:
         return self._port(tls=False, configured=self._settings.port)
 
     @property
+    def listens(self) -> bool:
+        """Whether somebody is at every door."""
+        return bool(self._accepting) and all(thread.is_alive() for thread in self._accepting)
+
+    @property
+    def room(self) -> Room:
+        """The disk under the spool."""
+        return self._room
+
+    @property
     def tls_port(self) -> int:
         """The port that it listens on for TLS."""
         return self._port(tls=True, configured=self._settings.tls_port)

@@ -56,11 +56,19 @@ class Room:
         self._lock = threading.Lock()
         self._was_there = True
 
+    @property
+    def free_bytes(self) -> int:
+        """What can still be written."""
+        return self._measured()[0]
+
+    @property
+    def floor_bytes(self) -> int:
+        """What has to stay free."""
+        return self._measured()[1]
+
     def has(self, size: int = 0) -> bool:
         """Whether so many bytes can come and leave the floor free."""
-        disk = os.statvfs(self._folder)
-        free = disk.f_bavail * disk.f_frsize
-        floor = min(self._floor_bytes, disk.f_blocks * disk.f_frsize // 20)
+        free, floor = self._measured()
         there = free - size >= floor
         with self._lock:
             if there is not self._was_there:
@@ -71,6 +79,10 @@ class Room:
                     *("resumed" if there else "refused", free // MEGABYTE, floor // MEGABYTE),
                 )
         return there
+
+    def _measured(self) -> tuple[int, int]:
+        disk = os.statvfs(self._folder)
+        return disk.f_bavail * disk.f_frsize, min(self._floor_bytes, disk.f_blocks * disk.f_frsize // 20)
 
 
 class Storing:

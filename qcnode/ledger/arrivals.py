@@ -12,6 +12,7 @@ from qcnode.ledger.database import record
 from qcnode.ledger.models import Instance, Series
 from qcnode.ledger.moves import move, reopen
 from qcnode.ledger.records import Received
+from qcnode.ledger.scanners import scanner_name
 from qcnode.states import State
 
 OUT_OF_ORDER = timedelta(minutes=1)  # instances may be recorded in another order than they arrived, by less than this
@@ -60,6 +61,7 @@ def _reopen(session: Session, series_uid: str, first: Received, at: datetime) ->
             revision=1,
             attempts=0,
             calling_ae=first.calling_ae,
+            scanner=scanner_name(first.calling_ae, first.facts.get("device_serial_number")),
             first_received_at=first.received_at,
             last_received_at=at,
         )

@@ -1,14 +1,15 @@
-"""An assessment as rows: verdict, scores, documents and their deliveries, to be stored together."""
+"""An assessment as rows, and back: verdict, scores, documents and their deliveries, stored together."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import datetime
 
+from qcnode.artifacts import Artifact, Severity
 from qcnode.ledger.models import AssessmentRow, Delivery, DocumentRow, ScoreRow
 from qcnode.ledger.records import Claim, NewDocument
 from qcnode.states import DeliveryState
-from qcnode.verdict import Assessment
+from qcnode.verdict import Assessment, Grade, Verdict
 
 
 def assessment_row(
@@ -35,13 +36,30 @@ def assessment_row(
         at=now,
         predecessor_uid=claim.predecessor_uid,
         scores=scores,
-        documents=[_document_row(claim.series_uid, document, deliveries, now) for document in documents],
+        documents=[document_row(claim.series_uid, document, deliveries, now) for document in documents],
     )
 
 
-def _document_row(
+def assessment_of(row: AssessmentRow) -> Assessment:
+    """The assessment as the ledger keeps it: everything but the preview."""
+    grades = {
+        Artifact(score.artifact): Grade(Severity(score.severity), (score.p0, score.p1, score.p2))
+        for score in row.scores
+    }
+    return Assessment(
+        Verdict(row.decision, tuple(row.reasons)),
+        row.series_uid,
+        row.plane,
+        {artifact: grades[artifact] for artifact in Artifact if artifact in grades},
+        row.ensemble,
+        row.seconds,
+    )
+
+
+def document_row(
     series_uid: str, document: NewDocument, deliveries: Sequence[tuple[str, str]], now: datetime
 ) -> DocumentRow:
+    """The document's row with a delivery for each (document kind, destination) of its kind."""
     return DocumentRow(
         kind=document.kind,
         sop_class_uid=document.sop_class_uid,

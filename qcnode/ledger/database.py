@@ -10,14 +10,14 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import Connection, Engine, create_engine, event
+from sqlalchemy import Connection, Engine, create_engine, event, false, update
 from sqlalchemy.exc import ArgumentError, DBAPIError, NoSuchModuleError, OperationalError
 from sqlalchemy.orm import Session, sessionmaker
 from sqlalchemy.pool import ConnectionPoolEntry
 
 from qcnode.errors import ConfigError, PermanentError, TransientError
 from qcnode.ledger import migrations
-from qcnode.ledger.models import Event
+from qcnode.ledger.models import Event, Login
 from qcnode.ledger.turns import Turns
 
 log = logging.getLogger("qcnode.ledger")
@@ -99,6 +99,11 @@ class Database:
             for line in session.info.get("lines", ()):
                 log.info("%s", line)
 
+    def check_writable(self) -> None:
+        """Take and give back the right to write; TransientError where it does not come or the disk does not let us."""
+        with self.writing() as session:
+            session.execute(update(Login).where(false()).values(ends_at=Login.ends_at))
+
     def _turn(self, patient: bool) -> AbstractContextManager[None]:
         if self._turns is None:
             return nullcontext()
@@ -133,5 +138,5 @@ def _translated() -> Iterator[None]:
         yield
     except (OperationalError, TimeoutError) as error:
         raise TransientError("The ledger is locked or out of reach; try again.") from error
-    except DBAPIError as error:
+    except (DBAPIError, OverflowError) as error:  # the latter for a number beyond 64 bits
         raise PermanentError(f"The ledger refused a value ({type(error).__name__}); see what was sent.") from error

@@ -16,7 +16,7 @@ from qcnode.ledger.records import DueDelivery, Forwarding, Settlement
 from qcnode.states import LONGEST_PAUSE, DeliveryState
 
 IMAGES = "images"  # the kind of a delivery of a received image
-DOCUMENTS = ("report", "flag", "capture", "alert")
+DOCUMENTS = ("report", "flag", "capture", "rejection", "alert")
 
 
 class Deliveries:

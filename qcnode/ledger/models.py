@@ -83,7 +83,11 @@ class Series(Row):
     """A series and where it stands; `revision` counts the sets of instances that it was assessed as, from 1."""
 
     __tablename__ = "series"
-    __table_args__ = (Index(None, "state", "state_since"), Index(None, "last_received_at"))
+    __table_args__ = (
+        Index(None, "state", "state_since"),
+        Index(None, "last_received_at"),
+        Index(None, "scanner", "last_received_at"),
+    )
 
     series_instance_uid: Mapped[str] = mapped_column(String(64), primary_key=True)
     study_instance_uid: Mapped[str | None] = mapped_column(String(64))
@@ -95,6 +99,7 @@ class Series(Row):
     reason: Mapped[str | None] = mapped_column(Text)  # why it is excluded or failed, or what its last attempt met
     complete_why: Mapped[str | None] = mapped_column(Text)
     calling_ae: Mapped[str] = mapped_column(String(16))
+    scanner: Mapped[str] = mapped_column(String(96))  # the sender, and the device's serial number where it is known
     first_received_at: Mapped[datetime]
     last_received_at: Mapped[datetime]
 
@@ -187,6 +192,11 @@ class AssessmentRow(Row):
         """The people who have seen it, the first one first."""
         return [opinion.by for opinion in self.opinions if opinion.word is Word.ACKNOWLEDGED]
 
+    @property
+    def rejected_by(self) -> str | None:
+        """Who rejected the images of this revision; None when nobody did."""
+        return next((opinion.by for opinion in self.opinions if opinion.word is Word.REJECTED), None)
+
 
 class ScoreRow(Row):
     """One artifact's severity and the probability of severities 0, 1 and 2."""
@@ -228,7 +238,7 @@ class DocumentRow(Row):
 
     id: Mapped[int] = mapped_column(primary_key=True)
     assessment_id: Mapped[int] = mapped_column(ForeignKey("assessment.id"))
-    kind: Mapped[str] = mapped_column(String(16))  # report, flag, capture, alert
+    kind: Mapped[str] = mapped_column(String(16))  # report, flag, capture, rejection, alert
     sop_class_uid: Mapped[str | None] = mapped_column(String(64))
     sop_instance_uid: Mapped[str | None] = mapped_column(String(64), unique=True)
     path: Mapped[str | None] = mapped_column(Text)  # relative to the state folder
@@ -328,3 +338,14 @@ class Login(Row):
     account_name: Mapped[str] = mapped_column(ForeignKey("account.name"))
     began_at: Mapped[datetime]
     ends_at: Mapped[datetime]
+
+
+class Token(Row):
+    """What another program shows instead of a login; the ledger keeps its digest, not the token."""
+
+    __tablename__ = "token"
+
+    name: Mapped[str] = mapped_column(String(40), primary_key=True)
+    role: Mapped[Role]
+    token_sha256: Mapped[str] = mapped_column(String(64), unique=True)
+    added_at: Mapped[datetime]

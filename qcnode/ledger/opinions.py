@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 
 from sqlalchemy import select
@@ -10,8 +10,10 @@ from sqlalchemy.orm import Session, selectinload
 
 from qcnode.artifacts import Artifact, Severity
 from qcnode.errors import PermanentError
+from qcnode.ledger.assessments import document_row
 from qcnode.ledger.database import Database, record
 from qcnode.ledger.models import AssessmentRow, Opinion
+from qcnode.ledger.records import NewDocument
 from qcnode.people import Word
 
 
@@ -38,7 +40,7 @@ class Opinions:
         """This person would give every grade as the machine did; that takes back what they corrected before."""
         with self._database.writing() as session:
             row = _assessment(session, series_uid, revision)
-            said = [one.word for one in row.opinions if one.by == by and one.word is not Word.ACKNOWLEDGED]
+            said = [one.word for one in row.opinions if one.by == by and one.word in (Word.AGREED, Word.CORRECTED)]
             if said and said[-1] is Word.AGREED:
                 return 0
             _say(session, row, Opinion(at=now, by=by, word=Word.AGREED))
@@ -59,6 +61,31 @@ class Opinions:
                 opinion = Opinion(at=now, by=by, word=Word.CORRECTED, artifact=artifact, severity=int(severity))
                 _say(session, row, opinion, machine=int(machine[artifact]))
             return len(changed)
+
+    def reject(
+        self,
+        series_uid: str,
+        revision: int,
+        document: NewDocument,
+        destinations: Sequence[str],
+        by: str,
+        now: datetime,
+    ) -> None:
+        """This person rejects the images, and these destinations are told by the document, whose file is on disk.
+
+        Raises PermanentError where somebody has rejected them already.
+        """
+        with self._database.writing() as session:
+            row = _assessment(session, series_uid, revision)
+            if row.rejected_by:
+                raise PermanentError(
+                    f"{row.rejected_by} has rejected these images already; nothing more is to be done."
+                )
+            told = [(document.kind, destination) for destination in destinations]
+            made = document_row(series_uid, document, told, now)
+            made.assessment_id = row.id
+            session.add(made)
+            _say(session, row, Opinion(at=now, by=by, word=Word.REJECTED))
 
 
 def corrections(opinions: Iterable[Opinion], by: str) -> dict[Artifact, Severity]:
@@ -101,5 +128,7 @@ def _say(session: Session, row: AssessmentRow, opinion: Opinion, **also: int) ->
     detail: dict[str, str | int] = {"revision": row.revision}
     if opinion.artifact is not None and opinion.severity is not None:
         detail |= {"artifact": opinion.artifact.value, "grade": opinion.severity}
-    kind = {Word.CORRECTED: "grade_corrected"}.get(opinion.word, f"verdict_{opinion.word.value}")
+    kind = {Word.CORRECTED: "grade_corrected", Word.REJECTED: "rejection_confirmed"}.get(
+        opinion.word, f"verdict_{opinion.word.value}"
+    )
     record(session, kind, row.series_uid, detail | also, opinion.at, {"by": opinion.by})

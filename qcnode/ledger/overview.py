@@ -7,16 +7,20 @@ from __future__ import annotations
 
 from datetime import datetime
 
-from sqlalchemy import func, select
-from sqlalchemy.orm import selectinload, with_expression
+from sqlalchemy import exists, func, select
+from sqlalchemy.orm import contains_eager, selectinload, with_expression
 from sqlalchemy.orm.interfaces import ORMOption
 
 from qcnode.ledger.counters import Counters, counters
 from qcnode.ledger.database import Database
 from qcnode.ledger.deliveries import IMAGES
-from qcnode.ledger.models import AssessmentRow, Delivery, DocumentRow, Event, Instance, Series
+from qcnode.ledger.models import AssessmentRow, Delivery, DocumentRow, Event, Instance, Opinion, Series
 from qcnode.ledger.records import Forwarded
+from qcnode.people import Word
 from qcnode.states import DeliveryState, State
+from qcnode.verdict import Decision
+
+_UNUSUAL = ("association_aborted", "association_rejected")
 
 
 class Overview:
@@ -83,22 +87,51 @@ class Overview:
         with self._database.reading() as session:
             return [(delivery, count) for delivery, count in session.execute(newest.limit(limit))]
 
+    def rescans(self, limit: int = 3) -> tuple[int, list[AssessmentRow]]:
+        """How many verdicts say rescan and nobody has acknowledged, and the latest of them with their series."""
+        acknowledged = exists().where(Opinion.assessment_id == AssessmentRow.id, Opinion.word == Word.ACKNOWLEDGED)
+        waiting = (
+            select(AssessmentRow)
+            .join(AssessmentRow.series)
+            .where(AssessmentRow.decision == Decision.RESCAN, AssessmentRow.revision == Series.revision)
+            .where(Series.state == State.ASSESSED, ~acknowledged)
+        )
+        latest = waiting.options(contains_eager(AssessmentRow.series)).order_by(AssessmentRow.id.desc()).limit(limit)
+        with self._database.reading() as session:
+            count = session.scalar(select(func.count()).select_from(waiting.subquery())) or 0
+            return count, list(session.scalars(latest)) if count else []
+
+    def version(self) -> tuple[object, ...]:
+        """Another one after each event and each arrival; two look-ups in indexes, however much there is."""
+        last = (
+            select(func.max(Event.id)).scalar_subquery(),
+            select(func.max(Series.last_received_at)).scalar_subquery(),
+        )
+        with self._database.reading() as session:
+            return tuple(session.execute(select(*last)).one())
+
     def events(self, limit: int = 100) -> list[Event]:
         """What happened last, newest first."""
         with self._database.reading() as session:
             return list(session.scalars(select(Event).order_by(Event.id.desc()).limit(limit)))
 
+    def unusual_associations(self, limit: int) -> list[Event]:
+        """The associations that were refused or broken off last, newest first."""
+        of_none = select(Event).where(Event.series_uid.is_(None), Event.kind.in_(_UNUSUAL))
+        with self._database.reading() as session:
+            return list(session.scalars(of_none.order_by(Event.id.desc()).limit(limit)))
+
+
+def counting_instances() -> ORMOption:
+    """Have a query of series fill in `instance_count`."""
+    of_series = select(func.count()).where(Instance.series_uid == Series.series_instance_uid)
+    return with_expression(Series.instance_count, of_series.correlate(Series).scalar_subquery())
+
 
 def _with_assessments() -> tuple[ORMOption, ...]:
     assessments = selectinload(Series.assessments)
-    counted = (
-        select(func.count())
-        .where(Instance.series_uid == Series.series_instance_uid)
-        .correlate(Series)
-        .scalar_subquery()
-    )
     return (
-        with_expression(Series.instance_count, counted),
+        counting_instances(),
         assessments.selectinload(AssessmentRow.scores),
         assessments.selectinload(AssessmentRow.opinions),
         assessments.selectinload(AssessmentRow.documents).selectinload(DocumentRow.deliveries),

@@ -11,22 +11,24 @@ from typing import Any
 from sqlalchemy import Select, and_, exists, func, or_, select, update
 
 from qcnode import config
-from qcnode.errors import ConfigError, PermanentError
-from qcnode.ledger import overview
+from qcnode.errors import ConfigError
+from qcnode.ledger import again, overview
 from qcnode.ledger.arrivals import record_arrivals
 from qcnode.ledger.assessments import assessment_row
 from qcnode.ledger.database import Database, connect, record
-from qcnode.ledger.deliveries import IMAGES, Deliveries, forward, revive
+from qcnode.ledger.deliveries import IMAGES, Deliveries, forward
+from qcnode.ledger.listing import Listing
 from qcnode.ledger.models import AssessmentRow, Delivery, DocumentRow, Instance, Series
 from qcnode.ledger.moves import give_up, held, move
 from qcnode.ledger.opinions import Opinions
 from qcnode.ledger.people import People
 from qcnode.ledger.performed import PerformedSteps, announced_of
 from qcnode.ledger.records import Claim, Forwarding, NewDocument, Received, Receiving
-from qcnode.states import LONGEST_PAUSE, DeliveryState, State
+from qcnode.ledger.scanners import Scanners
+from qcnode.ledger.tokens import Tokens
+from qcnode.states import FINAL, LONGEST_PAUSE, DeliveryState, State
 from qcnode.verdict import Assessment
 
-FINAL = (State.ASSESSED, State.EXCLUDED)
 REPORT = "report"
 
 
@@ -41,8 +43,11 @@ class Store:
         self._database = Database(connect(url))
         self.deliveries = Deliveries(self._database)
         self.overview = overview.Overview(self._database)
+        self.listing = Listing(self._database)
+        self.scanners = Scanners(self._database)
         self.performed = PerformedSteps(self._database)
         self.people = People(self._database)
+        self.tokens = Tokens(self._database)
         self.opinions = Opinions(self._database)
 
     @classmethod
@@ -58,6 +63,10 @@ class Store:
         """Copy the ledger, which must be SQLite, as it is at one instant; nobody waits for it."""
         self._database.copy_to(file)
 
+    def check_writable(self) -> None:
+        """Nothing, or TransientError where the ledger takes no entry."""
+        self._database.check_writable()
+
     def close(self) -> None:
         """Close every connection."""
         self._database.engine.dispose()
@@ -70,10 +79,20 @@ class Store:
     ) -> None:
         self.close()
 
-    def event(self, kind: str, series_uid: str | None, detail: dict[str, Any], now: datetime) -> None:
-        """Record that something happened; `detail` holds words and numbers, never patient data."""
+    def event(
+        self,
+        kind: str,
+        series_uid: str | None,
+        detail: dict[str, Any],
+        now: datetime,
+        people: dict[str, str] | None = None,
+    ) -> None:
+        """Record that something happened; `detail` holds words and numbers, never patient data.
+
+        people: more of the detail, of which the log gets nothing.
+        """
         with self._database.writing() as session:
-            record(session, kind, series_uid, detail, now)
+            record(session, kind, series_uid, detail, now, people)
 
     # Receiving
 
@@ -235,15 +254,12 @@ class Store:
         Returns False when the series is at work already and nothing was dead; PermanentError for an unknown series.
         """
         with self._database.writing() as session:
-            series = session.get(Series, series_uid, with_for_update=True)
-            if series is None:
-                raise PermanentError(f"The ledger knows no series {series_uid}; `qcnode status` lists those it knows.")
-            revived = revive(session, now, series_uid)
-            if series.state not in (*FINAL, State.FAILED) or (revived and series.state in FINAL):
-                return revived > 0
-            series.revision, series.attempts, series.reason = series.revision + 1, 0, None
-            move(session, series, State.READY, now, why="retry")
-            return True
+            return again.retry(session, series_uid, now)
+
+    def assess_again(self, series_uid: str, revision: int, by: str, now: datetime) -> None:
+        """Assess a finished series again because a person who saw this revision asks; PermanentError says why not."""
+        with self._database.writing() as session:
+            again.assess_again(session, series_uid, revision, by, now)
 
     # Retention
 

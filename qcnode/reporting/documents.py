@@ -6,13 +6,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from io import BytesIO
+from typing import Literal
 
 from pydicom import Dataset
 
 from qcnode.config import DocumentKind
 from qcnode.reporting.capture import capture
 from qcnode.reporting.evidence import evidence
-from qcnode.reporting.key_object import recall_flag
+from qcnode.reporting.key_object import recall_flag, rejection
 from qcnode.reporting.structured_report import structured_report
 from qcnode.verdict import Assessment, Decision
 
@@ -21,7 +22,7 @@ from qcnode.verdict import Assessment, Decision
 class Document:
     """One DICOM object ready to be sent; data: the bytes of its Part 10 file."""
 
-    kind: DocumentKind
+    kind: DocumentKind | Literal["rejection"]
     sop_class_uid: str
     sop_instance_uid: str
     data: bytes
@@ -46,7 +47,15 @@ def documents(
     return tuple(made)
 
 
-def _document(kind: DocumentKind, dataset: Dataset) -> Document:
+def rejection_document(
+    assessment: Assessment, instances: Sequence[bytes], *, revision: int, at: datetime, by: str
+) -> Document:
+    """The key object by which this person rejects the series (Part 10 bytes, any order)."""
+    source = evidence(instances, revision=revision, ensemble=assessment.ensemble, at=at)
+    return _document("rejection", rejection(assessment, source, by))
+
+
+def _document(kind: DocumentKind | Literal["rejection"], dataset: Dataset) -> Document:
     buffer = BytesIO()
     dataset.save_as(buffer, enforce_file_format=True)
     return Document(kind, str(dataset.SOPClassUID), str(dataset.SOPInstanceUID), buffer.getvalue())

@@ -1,18 +1,28 @@
-"""The recall flag: a Key Object Selection that marks the series' images with what is wrong with them."""
+"""Key Object Selections: the recall flag, which the machine raises, and the rejection, which a person confirms."""
 
 from __future__ import annotations
 
+from typing import Any
+
 from highdicom.ko import KeyObjectSelection, KeyObjectSelectionDocument
-from highdicom.sr import CodeContentItem, ContentSequence, RelationshipTypeValues
+from highdicom.sr import (
+    CodeContentItem,
+    ContentSequence,
+    ObserverContext,
+    PersonObserverIdentifyingAttributes,
+    RelationshipTypeValues,
+)
 from pydicom import Dataset
+from pydicom.sr.codedict import codes
 
 from qcnode.artifacts import Artifact, Concept
 from qcnode.reporting.evidence import Evidence, plain
 from qcnode.reporting.structured_report import coded, observer
 from qcnode.verdict import Assessment, Decision, reason
 
-# 113001, Rejected for Quality Reasons, would hide the images in archives that follow IHE IOCM: not a machine's to say.
 _TITLE = Concept("113010", "DCM", "Quality Issue")
+# It hides the images in archives that follow IHE IOCM: not a machine's to say.
+_REJECTED = Concept("113001", "DCM", "Rejected for Quality Reasons")
 _MODIFIER = Concept("113011", "DCM", "Document Title Modifier")
 
 # CID 7011, whose other members speak of X-ray equipment.
@@ -36,13 +46,33 @@ def recall_flag(assessment: Assessment, source: Evidence) -> Dataset:
         observer_device_context=observer(source),
         description=plain("\n".join(assessment.verdict.reasons)),
     )
+    placement = source.placement("flag", series_number=92)
+    return _document(selection, assessment, source, "Image quality: repeat this scan", placement)
+
+
+def rejection(assessment: Assessment, source: Evidence, by: str) -> Dataset:
+    """The key object by which a person rejects the images for their quality, with the causes that the machine names.
+
+    by: the account's name, as the person observer (TID 1003).
+    """
+    selection = KeyObjectSelection(
+        document_title=coded(_REJECTED),
+        referenced_objects=source.references,
+        observer_person_context=ObserverContext(codes.DCM.Person, PersonObserverIdentifyingAttributes(f"{plain(by)}^")),
+        observer_device_context=observer(source),
+        description=plain("\n".join(assessment.verdict.reasons)),
+    )
+    placement = source.placement("rejection", series_number=94)
+    return _document(selection, assessment, source, "Image quality: rejected", placement)
+
+
+def _document(
+    selection: KeyObjectSelection, assessment: Assessment, source: Evidence, description: str, placement: dict[str, Any]
+) -> Dataset:
     content = selection[0].ContentSequence
     selection[0].ContentSequence = ContentSequence([*map(_modifier, causes(assessment)), *content])
     document: Dataset = KeyObjectSelectionDocument(
-        evidence=source.references,
-        content=selection,
-        series_description="Image quality: repeat this scan",
-        **source.placement("flag", series_number=92),
+        evidence=source.references, content=selection, series_description=description, **placement
     )
     source.identify(document)
     return document

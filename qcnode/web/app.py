@@ -2,39 +2,52 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+import threading
+from collections.abc import Awaitable, Callable, Sequence
 from importlib.resources import files
 from io import BytesIO
 from pathlib import Path
-from typing import Annotated
 
 from fastapi import FastAPI, HTTPException, Request, Response
-from fastapi import Path as PathParameter
-from fastapi.responses import FileResponse, PlainTextResponse
+from fastapi.responses import FileResponse
 from fastapi.staticfiles import StaticFiles
 from PIL import Image
 from pydicom import dcmread
 
+from qcnode.config import Destination, Web
 from qcnode.ledger.models import DocumentRow, Series
 from qcnode.ledger.opinions import corrections, spoken
 from qcnode.ledger.store import Store
-from qcnode.states import DeliveryState
+from qcnode.web.api import create_api
+from qcnode.web.aside import Aside
+from qcnode.web.asked import add_requests
 from qcnode.web.auth import Door, Seen
+from qcnode.web.forms import UID
+from qcnode.web.health import health
+from qcnode.web.images import add_images, in_spool
+from qcnode.web.live import add_live
 from qcnode.web.login import add_login
+from qcnode.web.names import Names
+from qcnode.web.proxies import TrustedProxies
+from qcnode.web.running import Running
 from qcnode.web.said import add_words
+from qcnode.web.scanners import scanners
+from qcnode.web.system import system
 from qcnode.web.templating import Pages
 
-UID = Annotated[str, PathParameter(pattern=r"^[0-9.]{1,64}$")]
 _POLICY = "; ".join(
     (
         "default-src 'none'",
         "img-src 'self'",
         "style-src 'self'",
+        "script-src 'self'",
+        "connect-src 'self'",
         "form-action 'self'",
         "base-uri 'none'",
         "frame-ancestors 'none'",
     )
 )
+_POLICY_OF_VIEWER = _POLICY.replace("img-src 'self'", "img-src 'self' data:")  # its letters are a picture within it
 _HEADERS = {
     "Content-Security-Policy": _POLICY,
     "X-Content-Type-Options": "nosniff",
@@ -43,14 +56,34 @@ _HEADERS = {
 }
 
 
-def create_app(store: Store, folder: Path, *, open_to_all: bool) -> FastAPI:
-    """The page over this ledger and this state folder; open_to_all: readable by anybody while there are no accounts."""
+def create_app(
+    store: Store,
+    folder: Path,
+    settings: Web,
+    destinations: Sequence[Destination],
+    *,
+    open_to_all: bool,
+    running: Running | None = None,
+) -> FastAPI:
+    """The page over this ledger and this state folder.
+
+    destinations: who gets a rejection, if they take flags. open_to_all: anybody may read while there are no accounts.
+    running: the node that the page belongs to; without one it shows the ledger alone.
+    """
     app = FastAPI(title="qcnode", docs_url=None, redoc_url=None, openapi_url=None)
     app.mount("/static", StaticFiles(directory=str(files("qcnode.web") / "static")))
-    app.state.door = Door(store, open_to_all=open_to_all)
-    pages = Pages()
+    app.state.door = Door(store, open_to_all=open_to_all, proxies=TrustedProxies(settings))
+    app.state.ending, app.state.aside = threading.Event(), Aside()
+    pages = Pages(store, Names(folder).of if settings.patient_names else None)
     add_login(app, pages)
     add_words(app, store)
+    add_live(app, store)
+    add_images(app, store, folder, app.state.aside)
+    add_requests(app, store, folder, app.state.aside, destinations, may_reject=settings.rejection)
+    app.include_router(health(store, running))
+    app.include_router(scanners(store, pages))
+    app.include_router(system(store, pages, running))
+    app.mount("/api/v1", create_api(store, app.state.door, running))
 
     def series_or_404(uid: str) -> Series:
         found = store.overview.detail(uid)
@@ -61,21 +94,23 @@ def create_app(store: Store, folder: Path, *, open_to_all: bool) -> FastAPI:
     @app.middleware("http")
     async def headers(request: Request, call_next: Callable[[Request], Awaitable[Response]]) -> Response:
         response = await call_next(request)
-        response.headers.update(_HEADERS)
+        if request.url.path.startswith("/static/"):
+            response.headers["Cache-Control"] = "no-cache"  # kept, and asked for again: the viewer is large
+        for name, value in _HEADERS.items():
+            response.headers.setdefault(name, value)
         return response
 
     @app.get("/")
     def now(visitor: Seen) -> Response:
         """The latest series and their verdicts."""
-        dead = store.deliveries.counts().get(DeliveryState.DEAD, 0)
-        return pages.page("now.html", visitor, series=store.overview.recent(100), dead=dead)
+        return pages.page("now.html", visitor, series=store.overview.recent(100), counters=store.overview.counters())
 
     @app.get("/series/{uid}")
     def series(uid: UID, visitor: Seen) -> Response:
         """One series: its verdict page, its grades, what people say of them, where all that went, its events."""
         found = series_or_404(uid)
         opinions = found.latest.opinions if found.latest else []
-        return pages.page(
+        page = pages.page(
             "series.html",
             visitor,
             series=found,
@@ -83,7 +118,11 @@ def create_app(store: Store, folder: Path, *, open_to_all: bool) -> FastAPI:
             said=[(row.revision, one) for row in reversed(found.assessments) for one in row.opinions],
             spoken=spoken(opinions),
             own=corrections(opinions, visitor.person.name) if visitor.person else {},
+            in_spool=len(in_spool(found)),
+            may_reject=settings.rejection,
         )
+        page.headers["Content-Security-Policy"] = _POLICY_OF_VIEWER
+        return page
 
     @app.get("/series/{uid}/verdict.png")
     def picture(uid: UID, _: Seen) -> Response:
@@ -104,12 +143,6 @@ def create_app(store: Store, folder: Path, *, open_to_all: bool) -> FastAPI:
                 if row.sop_instance_uid == sop_instance_uid:
                     return FileResponse(_file(row, folder), media_type="application/dicom", filename=f"{row.kind}.dcm")
         raise HTTPException(404, "This series has no such document.")
-
-    @app.get("/healthz", response_class=PlainTextResponse)
-    def healthz() -> str:
-        """Whether the node answers and its ledger does."""
-        store.overview.counts()
-        return "ok"
 
     return app
 

@@ -1,4 +1,4 @@
-"""What a browser posts: only the fields of a form that this page gave to this very browser."""
+"""What a browser sends: the UID in an address, and the fields of a form that this page gave to this very browser."""
 
 from __future__ import annotations
 
@@ -8,7 +8,9 @@ from typing import Annotated
 from urllib.parse import parse_qsl
 
 from fastapi import Depends, Request
+from fastapi import Path as PathParameter
 
+UID = Annotated[str, PathParameter(pattern=r"^[0-9.]{1,64}$")]  # in an address
 COOKIE = "qcnode_session"
 TOKEN = "form_token"  # noqa: S105 - the field's name
 _MOST_BYTES, _MOST_FIELDS = 16384, 40

@@ -14,7 +14,7 @@ from qcnode.web.auth import AtTheDoor, LoginNeeded, Visitor
 from qcnode.web.forms import COOKIE, Fields, Refused, form_token
 from qcnode.web.templating import Pages
 
-_OWN_PAGE = re.compile(r"/(series/[0-9.]{1,64})?")
+_OWN_PAGE = re.compile(r"/(series/[0-9.]{1,64}|scanners|system)?")
 SEE_OTHER = 303
 
 
@@ -29,6 +29,8 @@ def add_login(app: FastAPI, pages: Pages) -> None:
 
     @app.exception_handler(LoginNeeded)
     def login_needed(request: Request, _: Exception) -> Response:
+        if "hx-request" in request.headers:  # a page that brings itself up to date: it loads anew, and so asks
+            return Response(status_code=401, headers={"HX-Refresh": "true"})
         if request.method == "GET":
             return RedirectResponse(f"/login?next={quote(_own(request.url.path))}", SEE_OTHER)
         sentence = "Your login has ended, and nothing was stored; log in and repeat."
@@ -41,9 +43,13 @@ def add_login(app: FastAPI, pages: Pages) -> None:
 
     @app.get("/login")
     def login(request: Request, door: AtTheDoor, next: str = "/") -> Response:
-        """The login page; a browser without a cookie gets one, for the form's token."""
+        """The login page, but not for whom a trusted proxy names; a browser without a cookie gets one, for the form."""
         if not door.has_accounts():
             return RedirectResponse("/", SEE_OTHER)
+        if (named := door.proxies.named(request)) is not None:
+            answer = RedirectResponse(_own(next), SEE_OTHER)
+            _set(answer, request, door.let_in(named, request.cookies.get(COOKIE)))
+            return answer
         return ask(request, request.cookies.get(COOKIE) or secrets.token_urlsafe(32), next)
 
     @app.post("/login")

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
-
 from fastapi import FastAPI, Response
-from fastapi import Path as PathParameter
 from fastapi.responses import RedirectResponse
 
 from qcnode.artifacts import Artifact, Severity
@@ -14,10 +11,9 @@ from qcnode.errors import PermanentError
 from qcnode.ledger.store import Store
 from qcnode.people import Word
 from qcnode.web.auth import Seen
-from qcnode.web.forms import Fields, Refused
+from qcnode.web.forms import UID, Fields, Refused
 from qcnode.web.login import SEE_OTHER
 
-UID = Annotated[str, PathParameter(pattern=r"^[0-9.]{1,64}$")]
 GRADE = "grade-"  # and the artifact: the name of its field
 
 
@@ -42,6 +38,8 @@ def add_words(app: FastAPI, store: Store) -> None:
                     store.opinions.agree(uid, revision, by, now)
                 case Word.CORRECTED:
                     store.opinions.correct(uid, revision, grades, by, now)
+                case Word.REJECTED:
+                    raise Refused(400, "Rejecting has a form of its own; open the page again and use that.")
         except PermanentError as error:
             raise Refused(409, str(error)) from error
         return RedirectResponse(f"/series/{uid}#said", SEE_OTHER)

@@ -4,30 +4,42 @@ from __future__ import annotations
 
 import socket
 import threading
+from collections.abc import Sequence
 from ipaddress import ip_address
 from pathlib import Path
 
 import uvicorn
 
-from qcnode.config import Web
+from qcnode.config import Destination, Web
 from qcnode.errors import ConfigError
 from qcnode.ledger.store import Store
 from qcnode.web.app import create_app
+from qcnode.web.proxies import behind_proxies
+from qcnode.web.running import Running
 
 
 class WebServer:
     """Serves the page from start() to stop(). Without accounts it refuses any address but loopback."""
 
-    def __init__(self, settings: Web, store: Store, folder: Path) -> None:
+    def __init__(
+        self,
+        settings: Web,
+        store: Store,
+        folder: Path,
+        destinations: Sequence[Destination] = (),
+        running: Running | None = None,
+    ) -> None:
         open_to_all = settings.insecure or _is_loopback(settings.host)
-        if not open_to_all and not store.people.any():
+        if not open_to_all and not settings.trusted_proxies and not store.people.any():
             raise ConfigError(
                 f"[web] host {settings.host!r} is not loopback, and there are no accounts; "
                 "add one with `qcnode user add NAME`, or set it to 127.0.0.1."
             )
-        self._settings = settings
-        page = create_app(store, folder, open_to_all=open_to_all)
-        config = uvicorn.Config(page, log_level="warning", access_log=False, lifespan="off")
+        page = create_app(store, folder, settings, destinations, open_to_all=open_to_all, running=running)
+        self._settings, self._app = settings, page
+        config = uvicorn.Config(
+            behind_proxies(page, settings), log_level="warning", access_log=False, lifespan="off", proxy_headers=False
+        )
         self._server = uvicorn.Server(config)
 
     @property
@@ -50,7 +62,9 @@ class WebServer:
 
     def stop(self) -> None:
         """Finish the requests at hand and close."""
+        self._app.state.ending.set()
         self._server.should_exit = True
+        self._app.state.aside.stop()
         self._thread.join()
         self._socket.close()
 
