@@ -15,6 +15,8 @@ from qcnode.ledger.listing import Wanted, latest
 from qcnode.ledger.models import AssessmentRow, ScoreRow, Series
 from qcnode.verdict import Decision
 
+_FLAWED = ScoreRow.severity > literal_column("0")  # as the index of these rows has it, for SQLite to choose it
+
 
 @dataclass
 class Day:
@@ -59,7 +61,7 @@ class Scanners:
             verdicts = latest(select(*columns)).where(AssessmentRow.id.is_not(None), *wanted.conditions())
             said = session.execute(verdicts).all()
             kinds = (Series.scanner, _day(session), ScoreRow.artifact)
-            grades = latest(select(*kinds, func.count())).where(ScoreRow.severity > 0, *wanted.conditions())
+            grades = latest(select(*kinds, func.count())).where(_FLAWED, *wanted.conditions())
             grades = grades.join(ScoreRow, ScoreRow.assessment_id == AssessmentRow.id).group_by(*kinds)
             flawed = session.execute(grades).all()
         found: dict[str, dict[date, Day]] = {}
@@ -69,7 +71,8 @@ class Scanners:
             if seconds >= 0:
                 day.seconds.append(seconds)
         for scanner, of, artifact, count in flawed:
-            found[scanner][date.fromisoformat(of)].flawed[artifact] = count
+            if counted := found.get(scanner, {}).get(date.fromisoformat(of)):  # not what came since the query before
+                counted.flawed[artifact] = count
         return {scanner: dict(sorted(days.items())) for scanner, days in sorted(found.items())}
 
 
