@@ -62,7 +62,8 @@ class Scanners:
             said = session.execute(verdicts).all()
             kinds = (Series.scanner, _day(session), ScoreRow.artifact)
             grades = latest(select(*kinds, func.count())).where(_FLAWED, *wanted.conditions())
-            grades = grades.join(ScoreRow, ScoreRow.assessment_id == AssessmentRow.id).group_by(*kinds)
+            # + 0: SQLite shall come from the series of the period, not from every flawed grade there ever was.
+            grades = grades.join(ScoreRow, ScoreRow.assessment_id == AssessmentRow.id + 0).group_by(*kinds)
             flawed = session.execute(grades).all()
         found: dict[str, dict[date, Day]] = {}
         for scanner, of, decision, seconds in said:
