@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, HTTPException, Query
 from fastapi import Path as PathParameter
-from pydantic import AfterValidator, AwareDatetime
+from pydantic import AfterValidator, AwareDatetime, Field
 
 from qcnode.artifacts import Plane, Severity
 from qcnode.clock import utc_now
@@ -42,7 +42,7 @@ def _of_a_page(name: str) -> str:
 
 
 UID = Annotated[str, PathParameter(pattern=r"^[0-9.]{1,64}$")]
-Next = Annotated[str, AfterValidator(_of_a_page)]
+Next = Annotated[str, Field(max_length=100), AfterValidator(_of_a_page)]
 Moment = Annotated[AwareDatetime, AfterValidator(_of_our_time)]
 
 
@@ -62,7 +62,7 @@ def router(store: Store) -> APIRouter:
         since: Annotated[Moment | None, Query(description="Last instance received at this time or after.")] = None,
         until: Annotated[Moment | None, Query(description="Last instance received before this time.")] = None,
         limit: Annotated[int, Query(ge=1, le=200)] = 50,
-        after: Annotated[Next | None, Query(max_length=100, description="The `next` of the page before.")] = None,
+        after: Annotated[Next | None, Query(description="The `next` of the page before.")] = None,
     ) -> SeriesPage:
         """Series with their latest verdicts, newest first, a page at a time."""
         wanted = Wanted(state or (), verdict or (), plane, scanner, since, until)
