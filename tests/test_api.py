@@ -142,6 +142,13 @@ def test_a_word_is_stored_in_the_token_s_name(store: Store, api: httpx.Client) -
     ]
 
 
+@pytest.mark.parametrize("after", ["", "x", "_1.2.3", "20261301T123015000000Z_1.2"])
+def test_what_is_not_the_next_of_a_page_is_refused(after: str, api: httpx.Client) -> None:
+    answer = api.get("/series", params={"after": after})
+    assert answer.status_code == 422
+    assert "begin without it" in answer.text
+
+
 @pytest.mark.parametrize(
     ("said", "status"),
     [

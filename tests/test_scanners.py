@@ -72,7 +72,7 @@ def test_the_latest_revision_alone_counts(store: Store) -> None:
     assert store.finish(claim, graded(), [], [], NOW + timedelta(seconds=1))
     (days,) = store.scanners.days(Wanted()).values()
     (day,) = days.values()
-    assert (day.verdicts, day.flawed[Artifact.MOTION]) == ({Decision.ACCEPT: 1}, 0)
+    assert (day.verdicts, day.flawed) == ({Decision.ACCEPT: 1}, {})
 
 
 def test_a_day_is_one_of_utc(store: Store) -> None:

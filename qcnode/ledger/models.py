@@ -202,7 +202,12 @@ class ScoreRow(Row):
     """One artifact's severity and the probability of severities 0, 1 and 2."""
 
     __tablename__ = "score"
-    __table_args__ = (UniqueConstraint("assessment_id", "artifact"),)
+    __table_args__ = (
+        UniqueConstraint("assessment_id", "artifact"),
+        Index(
+            None, "assessment_id", "artifact", sqlite_where=text("severity > 0"), postgresql_where=text("severity > 0")
+        ),
+    )
 
     id: Mapped[int] = mapped_column(primary_key=True)
     assessment_id: Mapped[int] = mapped_column(ForeignKey("assessment.id"))

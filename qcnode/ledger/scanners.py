@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import date, datetime
 
-from sqlalchemy import ColumnElement, Float, Integer, String, cast, extract, func, literal_column, select
+from sqlalchemy import ColumnElement, Float, String, cast, extract, func, literal_column, select
 from sqlalchemy.orm import Session
 
 from qcnode.artifacts import Artifact
@@ -15,13 +15,14 @@ from qcnode.ledger.listing import Wanted, latest
 from qcnode.ledger.models import AssessmentRow, ScoreRow, Series
 from qcnode.verdict import Decision
 
+_FLAWED = ScoreRow.severity > literal_column("0")  # as the index of these rows has it, for SQLite to choose it
+
 
 @dataclass
 class Day:
     """One scanner's series of one day, or of several, by the verdict on the latest revision of each."""
 
     verdicts: dict[Decision, int] = field(default_factory=dict)
-    graded: int = 0
     flawed: dict[Artifact, int] = field(default_factory=dict)  # how many have a grade above 0
     seconds: list[float] = field(default_factory=list)  # from the last instance to the verdict, of each series
 
@@ -31,8 +32,12 @@ class Day:
             self.verdicts[decision] = self.verdicts.get(decision, 0) + count
         for artifact, count in other.flawed.items():
             self.flawed[artifact] = self.flawed.get(artifact, 0) + count
-        self.graded += other.graded
         self.seconds += other.seconds
+
+    @property
+    def graded(self) -> int:
+        """How many have grades: all that are assessable."""
+        return self.assessed - self.verdicts.get(Decision.NOT_ASSESSABLE, 0)
 
     @property
     def assessed(self) -> int:
@@ -52,24 +57,23 @@ class Scanners:
     def days(self, wanted: Wanted) -> Days:
         """By scanner, in the order of their names, then by day; days without a series are not among them."""
         with self._database.reading() as session:
-            day, seconds = _day(session), _seconds(session)
-            flawed = func.sum(cast(ScoreRow.severity > 0, Integer))
-            with_verdict = (AssessmentRow.id.is_not(None), *wanted.conditions())
-            verdicts = latest(select(Series.scanner, day, AssessmentRow.decision, func.count())).where(*with_verdict)
-            times = latest(select(Series.scanner, day, seconds)).where(seconds >= 0, *with_verdict)
-            grades = latest(select(Series.scanner, day, ScoreRow.artifact, func.count(), flawed)).where(*with_verdict)
-            grades = grades.join(ScoreRow, ScoreRow.assessment_id == AssessmentRow.id)
-            said = session.execute(verdicts.group_by(Series.scanner, day, AssessmentRow.decision)).all()
-            taken = session.execute(times).all()
-            graded = session.execute(grades.group_by(Series.scanner, day, ScoreRow.artifact)).all()
+            columns = (Series.scanner, _day(session), AssessmentRow.decision, _seconds(session))
+            verdicts = latest(select(*columns)).where(AssessmentRow.id.is_not(None), *wanted.conditions())
+            said = session.execute(verdicts).all()
+            kinds = (Series.scanner, _day(session), ScoreRow.artifact)
+            grades = latest(select(*kinds, func.count())).where(_FLAWED, *wanted.conditions())
+            # + 0: SQLite shall come from the series of the period, not from every flawed grade there ever was.
+            grades = grades.join(ScoreRow, ScoreRow.assessment_id == AssessmentRow.id + 0).group_by(*kinds)
+            flawed = session.execute(grades).all()
         found: dict[str, dict[date, Day]] = {}
-        for scanner, of, decision, count in said:
-            found.setdefault(scanner, {}).setdefault(date.fromisoformat(of), Day()).verdicts[decision] = count
-        for scanner, of, value in taken:
-            found[scanner][date.fromisoformat(of)].seconds.append(value)
-        for scanner, of, artifact, count, having in graded:
-            one = found[scanner][date.fromisoformat(of)]
-            one.graded, one.flawed[artifact] = max(one.graded, count), having
+        for scanner, of, decision, seconds in said:
+            day = found.setdefault(scanner, {}).setdefault(date.fromisoformat(of), Day())
+            day.verdicts[decision] = day.verdicts.get(decision, 0) + 1
+            if seconds >= 0:
+                day.seconds.append(seconds)
+        for scanner, of, artifact, count in flawed:
+            if counted := found.get(scanner, {}).get(date.fromisoformat(of)):  # not what came since the query before
+                counted.flawed[artifact] = count
         return {scanner: dict(sorted(days.items())) for scanner, days in sorted(found.items())}
 
 

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, HTTPException, Query
 from fastapi import Path as PathParameter
-from pydantic import AfterValidator, AwareDatetime
+from pydantic import AfterValidator, AwareDatetime, Field
 
 from qcnode.artifacts import Plane, Severity
 from qcnode.clock import utc_now
@@ -33,7 +33,16 @@ def _of_our_time(moment: datetime) -> datetime:
     return moment.astimezone(UTC)
 
 
+def _of_a_page(name: str) -> str:
+    try:
+        _place(name)
+    except ValueError:
+        raise ValueError("not the `next` of a page; begin without it") from None
+    return name
+
+
 UID = Annotated[str, PathParameter(pattern=r"^[0-9.]{1,64}$")]
+Next = Annotated[str, Field(max_length=100), AfterValidator(_of_a_page)]
 Moment = Annotated[AwareDatetime, AfterValidator(_of_our_time)]
 
 
@@ -53,7 +62,7 @@ def router(store: Store) -> APIRouter:
         since: Annotated[Moment | None, Query(description="Last instance received at this time or after.")] = None,
         until: Annotated[Moment | None, Query(description="Last instance received before this time.")] = None,
         limit: Annotated[int, Query(ge=1, le=200)] = 50,
-        after: Annotated[str | None, Query(max_length=100, description="The `next` of the page before.")] = None,
+        after: Annotated[Next | None, Query(description="The `next` of the page before.")] = None,
     ) -> SeriesPage:
         """Series with their latest verdicts, newest first, a page at a time."""
         wanted = Wanted(state or (), verdict or (), plane, scanner, since, until)
@@ -92,8 +101,6 @@ def _named(series: Series) -> str:
 
 
 def _place(name: str) -> Place:
+    """ValueError for what is not the name of a place."""
     moment, _, uid = name.partition("_")
-    try:
-        return Place(datetime.strptime(moment, _PLACE).replace(tzinfo=UTC), uid)
-    except ValueError:
-        raise HTTPException(422, "`after` is not the `next` of a page; begin without it.") from None
+    return Place(datetime.strptime(moment, _PLACE).replace(tzinfo=UTC), uid)
