@@ -23,6 +23,7 @@ from qcnode.accounts import ConfigOption, users
 from qcnode.config import load
 from qcnode.console import assessment_panel, console, verdict_line
 from qcnode.errors import ConfigError, PermanentError, QcnodeError
+from qcnode.export.command import export
 
 if TYPE_CHECKING:
     from qcnode.checks import Finding
@@ -36,6 +37,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 app.add_typer(users, name="user")
+app.command()(export)
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON instead of text.")]
 DONE, FAILED, USAGE = 0, 1, 2
 

@@ -22,6 +22,7 @@ from qcnode.ledger.moves import give_up, held, move
 from qcnode.ledger.opinions import Opinions
 from qcnode.ledger.people import People
 from qcnode.ledger.performed import PerformedSteps, announced_of
+from qcnode.ledger.ratings import Ratings
 from qcnode.ledger.records import Claim, Forwarding, NewDocument, Received, Receiving
 from qcnode.states import LONGEST_PAUSE, DeliveryState, State
 from qcnode.verdict import Assessment
@@ -44,6 +45,7 @@ class Store:
         self.performed = PerformedSteps(self._database)
         self.people = People(self._database)
         self.opinions = Opinions(self._database)
+        self.ratings = Ratings(self._database)
 
     @classmethod
     def open(cls, state: config.StateFolder) -> Store:
