@@ -24,6 +24,7 @@ from qcnode.config import load
 from qcnode.console import assessment_panel, console, verdict_line
 from qcnode.errors import ConfigError, PermanentError, QcnodeError
 from qcnode.export.command import export
+from qcnode.shadow.command import shadow
 
 if TYPE_CHECKING:
     from qcnode.checks import Finding
@@ -37,6 +38,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 app.add_typer(users, name="user")
+app.add_typer(shadow, name="shadow")
 app.command()(export)
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON instead of text.")]
 DONE, FAILED, USAGE = 0, 1, 2

@@ -22,6 +22,7 @@ from qcnode.states import DeliveryState
 from qcnode.web.auth import Door, Seen
 from qcnode.web.login import add_login
 from qcnode.web.said import add_words
+from qcnode.web.shadow import add_shadow
 from qcnode.web.templating import Pages
 
 UID = Annotated[str, PathParameter(pattern=r"^[0-9.]{1,64}$")]
@@ -51,6 +52,7 @@ def create_app(store: Store, folder: Path, *, open_to_all: bool) -> FastAPI:
     pages = Pages()
     add_login(app, pages)
     add_words(app, store)
+    add_shadow(app, store, pages)
 
     def series_or_404(uid: str) -> Series:
         found = store.overview.detail(uid)
