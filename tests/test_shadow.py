@@ -367,6 +367,6 @@ def test_the_commands(site: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytes
         new, _ = trial(said(0, ensemble="new"))
         assert shadow_once(store, spool, new, load(site), lambda: NOW)
     printed = run("compare")
-    assert "Active old, in shadow new: 1 scans." in printed
+    assert "Active old, in shadow new: 1 scan." in printed
     assert "Of 1 × rescan: accept 1, review 0, rescan 0." in printed
     assert "Restart the node" in run("promote")

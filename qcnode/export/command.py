@@ -36,8 +36,8 @@ def export(
         return track(scans, "Exporting", console=out, transient=True, disable=not out.is_terminal)
 
     done = work.export(load(config), folder, only, following)
-    added = f"{done.added} of them new" if done.added else "none of them new"
-    out.print(f"{folder} holds {done.scans} scans, {added}; {done.labelled} have labels.", soft_wrap=True)
+    scans = "1 scan" if done.scans == 1 else f"{done.scans} scans"
+    out.print(f"{folder} holds {scans}: {done.labelled} with labels, {done.added} new.", soft_wrap=True)
     if done.gone:
         gone = f"{done.gone} more were graded, but retention has taken their images; export more often."
         out.print(gone, soft_wrap=True)

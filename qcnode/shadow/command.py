@@ -36,7 +36,8 @@ def compare(
     if compared is None:
         out.print("Nothing was graded in shadow yet; set [assessing] shadow, and start the node.", soft_wrap=True)
         return
-    out.print(f"Active {compared.active}, in shadow {compared.shadow}: {compared.scans} scans.", soft_wrap=True)
+    scans = "1 scan" if compared.scans == 1 else f"{compared.scans} scans"
+    out.print(f"Active {compared.active}, in shadow {compared.shadow}: {scans}.", soft_wrap=True)
     if compared.ungraded:
         out.print(f"{compared.ungraded} more could not be graded in shadow.", soft_wrap=True)
     table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim")
