@@ -192,8 +192,9 @@ def test_train_fit_takes_it(store: Store, settings: Settings, heads: dict[Plane,
         store.opinions.agree(uid, 1, "mira", NOW)
         store.opinions.correct(uid, 1, {NOISE: Severity(number % 3)}, "mira", NOW)
     assert export(settings, tmp_path / "out", Only.RATED).labelled == 16
-    arguments = ["--data", tmp_path / "out", "--out", tmp_path / "run", "--artifact", "Noise", "--width", 2]
-    assert main(["fit", *map(str, arguments), "--epochs", "1"]) == 0
+    (tmp_path / "tiny.toml").write_text("shared_epochs = 1\n")
+    arguments = ["--data", tmp_path / "out", "--out", tmp_path / "run", "--config", tmp_path / "tiny.toml"]
+    assert main(["fit", *map(str, arguments), "--artifact", "Noise", "--width", "2", "--epochs", "1"]) == 0
     assert json.loads((tmp_path / "run" / "Noise.json").read_text())["artifact"] == "Noise"
 
 
