@@ -2,6 +2,7 @@
 
     ledger.sqlite3            as it was at one instant
     documents/<UID>.dcm       those that this ledger names
+    export.key                with which `qcnode export` names patients, once it has
     SHA256SUMS                of all of them, as `sha256sum -c` reads it
 
 A document is on disk before the ledger names it and never changes, so the ledger is copied first. The images in the
@@ -26,7 +27,7 @@ from qcnode.errors import ConfigError, PermanentError
 from qcnode.intake.disk import sync_folder
 from qcnode.ledger.store import Store
 
-LEDGER, SUMS = "ledger.sqlite3", "SHA256SUMS"
+LEDGER, SUMS, KEY = "ledger.sqlite3", "SHA256SUMS", "export.key"
 _ONLY_US = 0o600  # documents name patients
 
 
@@ -88,7 +89,7 @@ def _pack(target: Path, ledger: Path, folder: Path, paths: list[str]) -> list[st
         with tarfile.open(fileobj=out, mode="w") as tar:
             sums.append(f"{_digest(ledger)}  {LEDGER}")
             tar.add(ledger, LEDGER, filter=_ours)
-            for path in paths:
+            for path in [*paths, *([KEY] if (folder / KEY).is_file() else [])]:
                 try:
                     data = (folder / path).read_bytes()
                 except FileNotFoundError:

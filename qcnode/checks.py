@@ -6,7 +6,7 @@ import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from qcnode.config import Settings
+from qcnode.config import Assessing, Settings
 from qcnode.delivery import dicom, notify
 from qcnode.errors import QcnodeError
 from qcnode.ledger.store import Store
@@ -26,7 +26,9 @@ class Finding:
 def findings(settings: Settings) -> Iterator[Finding]:
     """Configuration (it was read, or we would not be here), weights, ledger, disk, and each destination and alert."""
     yield Finding("configuration", True, f"AE {settings.dicom.ae_title}, port {settings.dicom.port}")
-    yield _weights(settings)
+    yield _weights("weights", settings.assessing)
+    if (trial := settings.assessing.on_trial()) is not None:
+        yield _weights("weights in shadow", trial)
     yield _ledger(settings)
     yield _disk(settings)
     for destination in settings.destinations:
@@ -42,14 +44,14 @@ def findings(settings: Settings) -> Iterator[Finding]:
         yield Finding(f"alert {name}", known, "a URL that Apprise knows" if known else "no Apprise URL; see its list")
 
 
-def _weights(settings: Settings) -> Finding:
+def _weights(subject: str, assessing: Assessing) -> Finding:
     from qcnode.ensemble.runtime import Ensemble
 
     try:
-        ensemble = Ensemble.load(settings.assessing.weights, settings.assessing.device, settings.assessing.threads)
+        ensemble = Ensemble.load(assessing.weights, assessing.device, assessing.threads)
     except QcnodeError as error:
-        return Finding("weights", False, str(error))
-    return Finding("weights", True, f"{ensemble.id}, for {', '.join(sorted(ensemble.contrasts))}; the hashes are right")
+        return Finding(subject, False, str(error))
+    return Finding(subject, True, f"{ensemble.id}, for {', '.join(sorted(ensemble.contrasts))}; the hashes are right")
 
 
 def _ledger(settings: Settings) -> Finding:

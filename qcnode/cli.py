@@ -23,6 +23,8 @@ from qcnode.accounts import ConfigOption, users
 from qcnode.config import load
 from qcnode.console import assessment_panel, console, verdict_line
 from qcnode.errors import ConfigError, PermanentError, QcnodeError
+from qcnode.export.command import export
+from qcnode.shadow.command import shadow
 from qcnode.tokens import tokens
 
 if TYPE_CHECKING:
@@ -38,6 +40,8 @@ app = typer.Typer(
 )
 app.add_typer(users, name="user")
 app.add_typer(tokens, name="token")
+app.add_typer(shadow, name="shadow")
+app.command()(export)
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON instead of text.")]
 DONE, FAILED, USAGE = 0, 1, 2
 

@@ -6,6 +6,7 @@ import difflib
 import os
 import re
 import tomllib
+from datetime import timedelta
 from ipaddress import IPv4Network, IPv6Network
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -15,6 +16,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 from qcnode.artifacts import Artifact
 from qcnode.errors import ConfigError
 from qcnode.verdict import DEFAULT_POLICY, Decision, Policy, Rule
+from qcnode.wording import BODY, TITLE, checked
 
 
 def _ae_title(value: str) -> str:
@@ -38,6 +40,7 @@ Port = Annotated[int, Field(ge=0, le=65535)]
 DocumentKind = Literal["report", "flag", "capture", "images"]
 Pattern = Annotated[str, AfterValidator(_regular_expression)]
 HeaderName = Annotated[str, Field(pattern=r"^[A-Za-z0-9-]{1,64}$")]
+Template = Annotated[str, AfterValidator(checked)]
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]{1,40}$")]
 
 
@@ -180,10 +183,18 @@ class Assessing(_Section):
 
     weights: Path | None = None
     """The folder of an ensemble (manifest.json and its members); without it, the shipped one."""
+    shadow: Path | None = None
+    """The folder of an ensemble on trial: it grades each scan after the other has, and nothing of it is reported."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """Where the networks run; auto takes CUDA where there is one."""
     threads: int | None = Field(default=None, ge=1)
     """CPU threads of the grading process; without it, one for each core."""
+
+    def on_trial(self) -> Assessing | None:
+        """How the ensemble in shadow grades: on the processor alone, on one thread; None without one."""
+        if self.shadow is None:
+            return None
+        return self.model_copy(update={"weights": self.shadow, "shadow": None, "device": "cpu", "threads": 1})
 
 
 class Destination(_Section):
@@ -223,6 +234,17 @@ class Destination(_Section):
         return self
 
 
+class Alerting(_Section):
+    """What alerts say: Jinja2 templates; docs/operations.md lists their words."""
+
+    title: Template = TITLE
+    """The title, in one line; unanswered_minutes is 0 but for an escalation."""
+    body: Template = BODY
+    """The text; series is the end of the UID, and reasons are sentences."""
+    accession_number: bool = False
+    """Give the templates the AccessionNumber, by which the archive finds the patient; else they have nothing of one."""
+
+
 class Alert(_Section):
     """A message to people, by an Apprise URL; it carries no patient data."""
 
@@ -232,6 +254,12 @@ class Alert(_Section):
     """What the ledger and the log call it (the URL may hold a secret); alert-1, alert-2, … without it."""
     on: tuple[Decision, ...] = (Decision.RESCAN,)
     """The verdicts that send it."""
+    after_minutes: float | None = Field(default=None, gt=0)
+    """Send it only when nobody has answered the verdict for so long; without it, at once, whoever answers."""
+    at_most: int = Field(default=20, ge=1)
+    """No more messages than these in `per_minutes`; what is more comes together in one."""
+    per_minutes: float = Field(default=10.0, gt=0)
+    """The time in which `at_most` messages may go out."""
 
 
 class Settings(_Section):
@@ -253,6 +281,8 @@ class Settings(_Section):
     """Per artifact, the condition for `review` and for `rescan`; what is not named keeps the default."""
     destinations: tuple[Destination, ...] = ()
     """Where documents go."""
+    alerting: Alerting = Alerting()
+    """What alerts say: Jinja2 templates; docs/operations.md lists their words."""
     alerts: tuple[Alert, ...] = ()
     """Who is told."""
 
@@ -263,6 +293,11 @@ class Settings(_Section):
     def alert_names(self) -> dict[str, Alert]:
         """The alerts by the name that the ledger uses."""
         return {alert.name or f"alert-{i}": alert for i, alert in enumerate(self.alerts, 1)}
+
+    def escalations(self) -> dict[str, timedelta]:
+        """The alerts that wait for an answer first, and for how long."""
+        waiting = {name: alert.after_minutes for name, alert in self.alert_names().items()}
+        return {name: timedelta(minutes=minutes) for name, minutes in waiting.items() if minutes is not None}
 
 
 def parse(text: str, source: str) -> Settings:

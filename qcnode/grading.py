@@ -4,14 +4,19 @@ from __future__ import annotations
 
 import logging
 import multiprocessing
+from collections.abc import Callable
 from concurrent.futures import BrokenExecutor, CancelledError, Future, ProcessPoolExecutor
+from typing import TypeVar
 
 from qcnode.config import Assessing
 from qcnode.ensemble.weights import read_manifest, shipped_folder, verified_file
 from qcnode.errors import QcnodeError, TransientError
-from qcnode.worker import Job, Outcome, prepare_process, warm_up, work
+from qcnode.verdict import Assessment
+from qcnode.worker import Job, Outcome, prepare_process, score, warm_up, work
 
 log = logging.getLogger(__name__)
+
+Result = TypeVar("Result")
 
 GRADING_TIMEOUT_SECONDS = 300.0  # a grading process that needs longer hangs
 
@@ -19,8 +24,8 @@ GRADING_TIMEOUT_SECONDS = 300.0  # a grading process that needs longer hangs
 class Grading:
     """The grading process: torch stays out of the node's own, so that receiving never waits for it."""
 
-    def __init__(self, assessing: Assessing) -> None:
-        self._assessing = assessing
+    def __init__(self, assessing: Assessing, *, last: bool = False) -> None:
+        self._assessing, self._last = assessing, last
         self._stopping = False
         self._pool = self._started()
 
@@ -37,8 +42,15 @@ class Grading:
 
         Raises TransientError when the node is on its way out: the next start takes the series up again.
         """
+        return self._run(work, job)
+
+    def score(self, job: Job) -> Assessment:
+        """The same without documents."""
+        return self._run(score, job)
+
+    def _run(self, function: Callable[[Job], Result], job: Job) -> Result:
         try:
-            return self._pool.submit(work, job).result(timeout=GRADING_TIMEOUT_SECONDS)
+            return self._pool.submit(function, job).result(timeout=GRADING_TIMEOUT_SECONDS)
         except (BrokenExecutor, TimeoutError, CancelledError, RuntimeError) as error:
             if self._stopping:
                 raise TransientError("The node is stopping; the series is graded at its next start.") from error
@@ -62,7 +74,9 @@ class Grading:
     def _started(self) -> ProcessPoolExecutor:
         # spawn: a fork of a process with threads inherits their locks.
         context = multiprocessing.get_context("spawn")
-        pool = ProcessPoolExecutor(max_workers=1, mp_context=context, initializer=prepare_process)
+        pool = ProcessPoolExecutor(
+            max_workers=1, mp_context=context, initializer=prepare_process, initargs=(self._last,)
+        )
         self._warmed_up = pool.submit(warm_up, self._assessing)
         self._warmed_up.add_done_callback(_tell_if_unfit)
         return pool

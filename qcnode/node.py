@@ -20,6 +20,7 @@ from qcnode.clock import Jumps, utc_now
 from qcnode.config import Settings, StateFolder
 from qcnode.delivery import outbox
 from qcnode.errors import ConfigError, PermanentError, TransientError
+from qcnode.escalation import escalate_once
 from qcnode.grading import Grading, check_weights
 from qcnode.intake.backlog import Backlog
 from qcnode.intake.listener import AssociationEvent, Listener, Received
@@ -27,6 +28,7 @@ from qcnode.intake.mpps import ProcedureSteps
 from qcnode.intake.spool import Spool
 from qcnode.ledger import records
 from qcnode.ledger.store import Store
+from qcnode.shadowing import Trial, shadow_once
 from qcnode.steps import Look, adopt, assemble_once, assess_once, entry, retain_once
 from qcnode.web.running import Running
 from qcnode.web.server import WebServer
@@ -35,6 +37,7 @@ log = logging.getLogger(__name__)
 
 TICK_SECONDS = 1.0  # how often each kind of work is looked for when no event wakes it earlier
 RETENTION_TICK_SECONDS = 600.0
+SHADOW_TICK_SECONDS = 30.0
 RETENTION_JUMP = timedelta(hours=1)  # a clock that is set forward by more makes images old that are not
 RETENTION_REST_SECONDS = 86400.0
 _UNUSUAL = ("aborted", "rejected")  # what becomes of an association that is worth an event
@@ -53,6 +56,7 @@ class Node:
         self._waking = threading.Lock()
         self._looks: dict[str, Look] = {}
         self._quiet_clock, self._retention_clock, self._retention_from = Jumps(), Jumps(), 0.0
+        self._escalation_clock = Jumps()
 
     def start(self) -> None:
         """Recover, then accept associations. Raises ConfigError for weights, a folder or a port not to be had."""
@@ -72,11 +76,16 @@ class Node:
             self.listener = Listener(self.settings.dicom, self.spool, self._backlog.add, self._backlog.add, steps)
             running = Running(self.settings, self.listener, lambda: grading.loaded, self._wake_deliveries)
             self.web = WebServer(self.settings.web, self.store, folder, self.settings.destinations, running)
-            self._scheduler = self._scheduled(grading)
+            trial = Trial.of(self.settings)
+            if trial is not None:
+                undo.callback(trial.stop)
+            self._scheduler = self._scheduled(grading, trial)
             self._scheduler.start()
             # Order of the end: the grading process first, or a scheduler that waits for a job waits for its grade.
             undo.callback(self._scheduler.shutdown)
             undo.callback(grading.stop)
+            if trial is not None:
+                undo.callback(trial.stop)
             recorder = threading.Thread(target=self._record, name="recorder")
             recorder.start()
             undo.callback(recorder.join)
@@ -102,12 +111,12 @@ class Node:
         self._running.close()
         log.info("node_stopped")
 
-    def _scheduled(self, grading: Grading) -> BackgroundScheduler:
+    def _scheduled(self, grading: Grading, trial: Trial | None) -> BackgroundScheduler:
         """One job for each kind of work, and one for each destination, so that a hanging one holds up no other."""
         senders = outbox.senders(self.settings, self.settings.state.folder, self._ending.is_set)
         scheduler = BackgroundScheduler(
             timezone=UTC,
-            executors={"default": ThreadPoolExecutor(4 + len(senders))},
+            executors={"default": ThreadPoolExecutor(6 + len(senders))},
             job_defaults={"coalesce": True, "max_instances": 1, "misfire_grace_time": None},
         )
 
@@ -117,6 +126,9 @@ class Node:
         every(TICK_SECONDS, "assemble", self._assemble)
         every(TICK_SECONDS, "assess", partial(self._assess, grading))
         every(RETENTION_TICK_SECONDS, "retain", self._retain)
+        every(TICK_SECONDS, "escalate", self._escalate)
+        if trial is not None:
+            every(SHADOW_TICK_SECONDS, "shadow", partial(self._shadow, trial))
         self._deliver_jobs = [f"deliver-{name}" for name in senders]
         for name, sender in senders.items():
             every(TICK_SECONDS, f"deliver-{name}", partial(self._deliver, name, sender))
@@ -145,6 +157,11 @@ class Node:
     def _assess(self, grading: Grading) -> None:
         while assess_once(self.store, self.spool, self.settings.state.folder, grading.submit, self.settings, utc_now):
             self._wake_deliveries()
+            self._wake("shadow")
+
+    def _shadow(self, trial: Trial) -> None:
+        while not self._ending.is_set() and shadow_once(self.store, self.spool, trial, self.settings, utc_now):
+            pass
 
     def _deliver(self, name: str, sender: outbox.Sender) -> None:
         generator = random.Random()
@@ -162,6 +179,13 @@ class Node:
         days, receivers = self.settings.state.retention_days, self._receivers()
         while retain_once(self.store, self.spool, days, utc_now(), receivers):
             pass
+
+    def _escalate(self) -> None:
+        if moved := self._escalation_clock.moved():
+            self.store.escalations.clock_moved(moved, utc_now())
+        if escalate_once(self.store, self.settings.state.folder, self.settings, utc_now()):
+            for name in self._deliver_jobs:
+                self._wake(name)
 
     def _receivers(self) -> list[str]:
         """The names of all that something may be due to."""

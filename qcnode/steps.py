@@ -22,6 +22,7 @@ from qcnode.intake.facts import Facts, read_facts
 from qcnode.intake.spool import Receipt, Spool, write_durably
 from qcnode.ledger.records import Announced, Claim, NewDocument, Received, Receiving
 from qcnode.ledger.store import Store
+from qcnode.wording import Occasion
 from qcnode.worker import Job, Outcome
 
 log = logging.getLogger(__name__)
@@ -189,10 +190,15 @@ def finish(store: Store, folder: Path, claim: Claim, outcome: Outcome, settings:
             assessment.verdict.decision, kinds, claim.calling_ae, settings.destinations, settings.alert_names()
         )
         if any(kind == "alert" for kind, _ in due):
-            title, body = notify.message(claim.series_uid, assessment.verdict, assessment.plane, now)
+            number = notify.accession_number(settings.alerting, folder, claim.series_uid, claim.sop_instance_uids)
+            about = Occasion(
+                claim.series_uid, assessment.verdict, assessment.plane, now, claim.calling_ae, accession_number=number
+            )
+            title, body = notify.message(settings.alerting, about)
             documents.append(NewDocument("alert", title=title, body=body))
     forwarded = outbox.forwardings(settings.destinations, assessment.verdict.decision)
-    return store.finish(claim, assessment, documents, due, now, forwarded)
+    waiting = outbox.escalations(assessment.verdict.decision, settings.alert_names())
+    return store.finish(claim, assessment, documents, due, now, forwarded, waiting)
 
 
 def retain_once(

@@ -51,11 +51,14 @@ class Outcome:
     documents: tuple[Document, ...]
 
 
-def prepare_process() -> None:
+def prepare_process(last: bool = False) -> None:
     """Have the grading process end with the node's, however that ends, and keep it quiet.
 
     Libraries' warnings and log lines may quote elements of a header, so none of them reaches the log.
+    last: whoever else wants the processor has it first.
     """
+    if last:
+        os.nice(19)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the node ends this process itself
     warnings.simplefilter("ignore")
     logging.getLogger().addHandler(logging.NullHandler())
@@ -81,6 +84,14 @@ def warm_up(assessing: Assessing) -> str:
     import qcnode.reporting.documents  # noqa: F401
 
     return _ensemble(assessing.weights, assessing.device, assessing.threads).id
+
+
+def score(job: Job) -> Assessment:
+    """Assess the series, and build nothing."""
+    from qcnode.assess import assess
+
+    ensemble = _ensemble(job.assessing.weights, job.assessing.device, job.assessing.threads)
+    return replace(assess(job.instances, ensemble, job.policy, job.eligibility), preview=())
 
 
 def work(job: Job) -> Outcome:

@@ -102,6 +102,7 @@ def test_a_backup_taken_while_writes_go_on_opens_whole_in_a_new_folder(state: St
 def test_the_sums_cover_every_file_and_nobody_else_may_read_them(state: StateFolder, tmp_path: Path) -> None:
     with Store.open(state) as store:
         grade(store, state.folder, 1)
+    (state.folder / "export.key").write_bytes(b"k" * 32)
     done = back_up(state, tmp_path / "b.tar")
     assert stat.S_IMODE(done.file.stat().st_mode) == 0o600
     with tarfile.open(done.file) as tar:
@@ -109,7 +110,7 @@ def test_the_sums_cover_every_file_and_nobody_else_may_read_them(state: StateFol
         assert {entry.mode for entry in tar} == {0o600}
     sums = dict(reversed(line.split("  ")) for line in files.pop("SHA256SUMS").decode().splitlines())
     assert sums == {name: hashlib.sha256(data).hexdigest() for name, data in files.items()}
-    assert set(sums) == {"ledger.sqlite3", "documents/2.25.1.dcm"}
+    assert set(sums) == {"ledger.sqlite3", "documents/2.25.1.dcm", "export.key"}
 
 
 def test_a_document_that_is_lost_is_told(state: StateFolder, tmp_path: Path) -> None:

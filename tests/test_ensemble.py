@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import json
 import shutil
-from datetime import UTC, datetime
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from chance_weights import write_chance_weights
 from numpy.typing import NDArray
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 
 from qcnode.artifacts import Artifact, Plane
 from qcnode.ensemble import networks
@@ -21,21 +21,12 @@ from qcnode.ensemble.runtime import Ensemble
 from qcnode.ensemble.weights import read_manifest, shipped_folder
 from qcnode.errors import ConfigError
 from qcnode.imaging.preprocess import INPUT_SHAPE
-from train.export import write_weights
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Seven members that chance made."""
-    runs, out = tmp_path_factory.mktemp("runs"), tmp_path_factory.mktemp("weights")
-    for number, artifact in enumerate(Artifact):
-        torch.manual_seed(number)
-        save_file(Member("compact-resnet", 2).state_dict(), runs / f"{artifact}.safetensors")
-        record = {"artifact": artifact, "encoder": "compact-resnet", "width": 2}
-        (runs / f"{artifact}.json").write_text(json.dumps(record | {"training": {}, "commit": "0" * 40}))
-    created = datetime(2026, 1, 1, tzinfo=UTC)
-    write_weights(runs, out, name="chance", severity_definition="none", contrasts=["T2w"], created=created)
-    return out
+    return write_chance_weights(tmp_path_factory.mktemp("runs"), tmp_path_factory.mktemp("weights"))
 
 
 @pytest.fixture

@@ -14,6 +14,7 @@ from sklearn.metrics import (
     recall_score,
 )
 
+from qcnode.agreement import quadratic_kappa
 from qcnode.ensemble.calibration import Calibration, probabilities
 from train import metrics
 from train.calibrate import fitted_calibration
@@ -25,7 +26,7 @@ NAMED = np.where(GENERATOR.random(200) < 0.7, TRUTH, GENERATOR.integers(0, 3, 20
 
 def test_a_perfect_member_scores_one_everywhere() -> None:
     assert set(metrics.challenge_figures(TRUTH, TRUTH).values()) == {1.0}
-    assert metrics.quadratic_kappa(TRUTH, TRUTH) == 1
+    assert quadratic_kappa(TRUTH, TRUTH) == 1
     assert metrics.severe_recall(TRUTH, TRUTH) == 1
 
 
@@ -66,7 +67,7 @@ def test_the_figures_are_scikit_learns() -> None:
     assert metrics.macro_f1(TRUTH, NAMED) == pytest.approx(f1_score(TRUTH, NAMED, average="macro"))
     assert metrics.balanced_accuracy(TRUTH, NAMED) == pytest.approx(balanced_accuracy_score(TRUTH, NAMED))
     assert metrics.severe_recall(TRUTH, NAMED) == pytest.approx(recall_score(TRUTH, NAMED, average=None)[2])
-    assert metrics.quadratic_kappa(TRUTH, NAMED) == pytest.approx(cohen_kappa_score(TRUTH, NAMED, weights="quadratic"))
+    assert quadratic_kappa(TRUTH, NAMED) == pytest.approx(cohen_kappa_score(TRUTH, NAMED, weights="quadratic"))
 
 
 def test_always_zero_on_the_challenges_counts_scores_what_its_arithmetic_says() -> None:
@@ -78,7 +79,7 @@ def test_a_severe_scan_called_clean_costs_kappa_more_than_one_called_moderate() 
     far, near = TRUTH.copy(), TRUTH.copy()
     severe = np.flatnonzero(TRUTH == 2)[:10]
     far[severe], near[severe] = 0, 1
-    assert metrics.quadratic_kappa(TRUTH, far) < metrics.quadratic_kappa(TRUTH, near) < 1
+    assert quadratic_kappa(TRUTH, far) < quadratic_kappa(TRUTH, near) < 1
 
 
 def test_an_interval_holds_its_value_and_grows_when_a_person_has_many_scans() -> None:
@@ -92,7 +93,7 @@ def test_an_interval_holds_its_value_and_grows_when_a_person_has_many_scans() ->
 
 def test_a_perfect_members_intervals_are_one_however_rare_a_severity_is() -> None:
     truth = np.array([0] * 30 + [1] * 7 + [2] * 3)
-    for figure in (metrics.macro_f1, metrics.balanced_accuracy, metrics.severe_recall, metrics.quadratic_kappa):
+    for figure in (metrics.macro_f1, metrics.balanced_accuracy, metrics.severe_recall, quadratic_kappa):
         found = metrics.measured(figure, truth, truth, [f"S{i}" for i in range(40)])
         assert (found.value, found.low, found.high) == (1, 1, 1)
 

@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
+from pathlib import Path
 
 import pytest
 from delivery_peers import webhook
+from reporting_cases import as_bytes, swoop
 
 from qcnode.artifacts import Plane
+from qcnode.config import Alerting
 from qcnode.delivery import notify
 from qcnode.errors import PermanentError, TransientError
+from qcnode.intake.spool import Spool
 from qcnode.verdict import Decision, Verdict, not_assessable
+from qcnode.wording import Occasion
 
 AT = datetime(2025, 3, 1, 9, 5, tzinfo=UTC)
 UID = "1.2.826.0.1.3680043.8.498.12345678901234567890"
@@ -20,26 +25,43 @@ UID = "1.2.826.0.1.3680043.8.498.12345678901234567890"
 pytestmark = pytest.mark.filterwarnings("ignore:'imghdr' is deprecated:DeprecationWarning")
 
 
-def test_a_message_names_verdict_plane_reasons_and_time() -> None:
-    verdict = Verdict(Decision.RESCAN, ("Severe motion. Repeat this scan; settle the child first.", "Moderate noise."))
-    title, body = notify.message(UID, verdict, Plane.CORONAL, AT)
+def occasion(verdict: Verdict) -> Occasion:
+    return Occasion(UID, verdict, Plane.CORONAL, AT, accession_number="ACC-1")
+
+
+def test_a_template_that_fails_on_an_occasion_gives_way_to_the_default_without_the_number(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    fails_without_reasons = Alerting(body="{{ reasons[0] }} {{ accession_number }}")
+    title, body = notify.message(fails_without_reasons, occasion(Verdict(Decision.RESCAN, ())))
     assert title == "Repeat this scan (coronal)"
-    assert body.splitlines() == [*verdict.reasons, "Series …34567890, 2025-03-01 09:05 UTC"]
+    assert body == "Series …34567890, 2025-03-01 09:05 UTC"
+    assert "template_failed" in caplog.text
+    assert "ACC-1" not in caplog.text
 
 
-@pytest.mark.parametrize("decision", list(Decision))
-def test_each_decision_has_its_headline_and_none_the_whole_uid(decision: Decision) -> None:
-    title, body = notify.message(UID, Verdict(decision, ()), None, AT)
-    assert title
-    assert "(" not in title
-    assert UID not in body
+def test_a_title_is_one_line() -> None:
+    assert notify.message(Alerting(title="a\nb"), occasion(not_assessable("Blank.")))[0] == "a b"
+
+
+def test_the_accession_number_is_read_only_where_the_site_wants_it(tmp_path: Path) -> None:
+    dataset = swoop()
+    dataset.AccessionNumber = "ACC-1"
+    uid, sop = str(dataset.SeriesInstanceUID), str(dataset.SOPInstanceUID)
+    Spool(tmp_path).put(as_bytes(dataset)[0], uid, sop)
+    wanted = Alerting(accession_number=True)
+    assert notify.accession_number(Alerting(), tmp_path, uid, [sop]) == ""
+    assert notify.accession_number(wanted, tmp_path, uid, [sop]) == "ACC-1"
+    assert notify.accession_number(wanted, tmp_path, uid, []) == ""
+    Spool(tmp_path).remove(uid)
+    assert notify.accession_number(wanted, tmp_path, uid, [sop]) == ""
 
 
 def test_a_message_reaches_the_webhook() -> None:
     with webhook() as (url, came):
-        notify.notify(url, *notify.message(UID, not_assessable("The volume is empty."), None, AT))
+        notify.notify(url, *notify.message(Alerting(), occasion(not_assessable("The volume is empty."))))
     assert [(one["title"], str(one["message"]).splitlines()[0]) for one in came] == [
-        ("Scan not assessable", "The volume is empty.")
+        ("Scan not assessable (coronal)", "The volume is empty.")
     ]
 
 

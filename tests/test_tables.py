@@ -13,6 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from lisa_folder import write_lisa_folder
 
+from qcnode.agreement import confusion
 from qcnode.artifacts import Artifact
 from qcnode.errors import ConfigError
 from train import comparisons, jobs
@@ -21,7 +22,7 @@ from train.config import FitConfig
 from train.dataset import cached_input, inputs, read_scans
 from train.folds import save_predictions
 from train.jobs import Job, Study, run_all
-from train.metrics import challenge_figures, confusion, fifteen
+from train.metrics import challenge_figures, fifteen
 from train.report import Graded
 from train.split import TEST, subjects_of
 from train.tables import (

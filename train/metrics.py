@@ -8,20 +8,12 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from sklearn.metrics import accuracy_score, precision_recall_fscore_support
 
+from qcnode.agreement import Labels, Weights, confusion
 from qcnode.artifacts import Severity
 from qcnode.ensemble.weights import Measured
 
-Labels = NDArray[np.int64]
-Weights = NDArray[np.float64]
 Figure = Callable[[Labels, Labels, Weights | None], float]  # truth, named, what each scan counts; None: all 1
 _CLASSES = [int(severity) for severity in Severity]
-
-
-def confusion(truth: Labels, named: Labels, weights: Weights | None = None) -> NDArray[np.float64]:
-    """How many scans of each true severity (row) were called each severity (column). weights: what each counts."""
-    classes = len(Severity)
-    counts = np.bincount(classes * truth + named, weights, minlength=classes**2)
-    return counts.reshape(classes, classes).astype(np.float64)
 
 
 def share(part: ArrayLike, whole: ArrayLike) -> NDArray[np.float64]:
@@ -47,14 +39,6 @@ def severe_recall(truth: Labels, named: Labels, weights: Weights | None = None) 
     """The share of severe scans that are called severe: what a recall flag lives on."""
     severe = confusion(truth, named, weights)[Severity.SEVERE]
     return float(share(severe[Severity.SEVERE], severe.sum()))
-
-
-def quadratic_kappa(truth: Labels, named: Labels, weights: Weights | None = None) -> float:
-    """Cohen's kappa with quadratic weights: 1 is agreement, 0 is chance; 0 → 2 costs four times 0 → 1."""
-    table = confusion(truth, named, weights)
-    cost = np.subtract.outer(_CLASSES, _CLASSES) ** 2
-    by_chance = float((cost * np.outer(table.sum(1), table.sum(0))).sum() / table.sum())
-    return 1 - float((cost * table).sum()) / by_chance if by_chance else 1.0
 
 
 def majority(truth: Labels) -> Labels:

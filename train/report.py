@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from qcnode.agreement import quadratic_kappa
 from qcnode.artifacts import Artifact
 from qcnode.ensemble.runtime import Ensemble
 from qcnode.ensemble.weights import Figures, Measured
@@ -56,7 +57,7 @@ def figures(its: Graded) -> Figures:
         majority_macro_f1=round(metrics.macro_f1(its.truth, metrics.majority(its.truth)), 3),
         balanced_accuracy=measured(metrics.balanced_accuracy),
         severe_recall=measured(metrics.severe_recall),
-        quadratic_kappa=measured(metrics.quadratic_kappa),
+        quadratic_kappa=measured(quadratic_kappa),
         challenge_mean=round(float(np.mean(list(metrics.challenge_figures(its.truth, its.named).values()))), 3),
         calibration_error=round(metrics.calibration_error(its.probabilities, its.truth), 3),
     )

@@ -1,29 +1,49 @@
-"""Messages to people, by Apprise: a webhook, a mail, a chat. None carries patient data."""
+"""Messages to people, by Apprise: a webhook, a mail, a chat. None carries patient data, unless the site asks for it."""
 
 from __future__ import annotations
 
-from datetime import datetime
+import logging
+import warnings
+from collections.abc import Sequence
+from dataclasses import replace
+from io import BytesIO
+from pathlib import Path
 
 import apprise
+from pydicom import dcmread
 
-from qcnode.artifacts import Plane
+from qcnode.config import Alerting
 from qcnode.errors import PermanentError, TransientError
-from qcnode.verdict import Decision, Verdict
+from qcnode.intake.facts import DAMAGE
+from qcnode.intake.spool import instance_path
+from qcnode.wording import BODY, TITLE, Occasion, rendered
 
-_HEADLINES = {
-    Decision.ACCEPT: "Scan accepted",
-    Decision.REVIEW: "Look at this scan",
-    Decision.RESCAN: "Repeat this scan",
-    Decision.NOT_ASSESSABLE: "Scan not assessable",
-}
-UID_DIGITS = 8  # enough to find the series on the page, too few to tell whose it is
+log = logging.getLogger("qcnode.delivery")
 
 
-def message(series_uid: str, verdict: Verdict, plane: Plane | None, at: datetime) -> tuple[str, str]:
-    """Title and body of an alert: the verdict, the plane, the time, the reasons, the end of the series' UID."""
-    title = _HEADLINES[verdict.decision] + (f" ({plane})" if plane else "")
-    body = "\n".join([*verdict.reasons, f"Series …{series_uid[-UID_DIGITS:]}, {at:%Y-%m-%d %H:%M %Z}".rstrip()])
-    return title, body
+def message(alerting: Alerting, occasion: Occasion) -> tuple[str, str]:
+    """Title, on one line, and body of an alert, by the site's templates; by the default ones where those fail."""
+    try:
+        title, body = rendered(alerting.title, occasion), rendered(alerting.body, occasion)
+    except ValueError as error:  # it is checked when the configuration is read, but not for each occasion
+        log.error("template_failed series=%s why=%r", occasion.series_uid, str(error))
+        plain = replace(occasion, accession_number="")
+        title, body = rendered(TITLE, plain), rendered(BODY, plain)
+    return " ".join(title.split()), body
+
+
+def accession_number(alerting: Alerting, folder: Path, series_uid: str, sop_instance_uids: Sequence[str]) -> str:
+    """The AccessionNumber of a spooled series, where the site wants it in its alerts; empty where it does not."""
+    if not alerting.accession_number or not sop_instance_uids:
+        return ""
+    try:
+        data = instance_path(folder, series_uid, sop_instance_uids[0]).read_bytes()
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # pydicom's warnings quote values
+            header = dcmread(BytesIO(data), stop_before_pixels=True, specific_tags=["AccessionNumber"])
+            return str(header.get("AccessionNumber") or "")
+    except DAMAGE:  # OSError among them: retention has it
+        return ""
 
 
 def recognised(url: str) -> bool:

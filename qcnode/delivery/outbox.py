@@ -14,8 +14,8 @@ from datetime import datetime, timedelta
 from pathlib import Path
 
 from qcnode.config import Alert, Destination, Settings
-from qcnode.delivery.outcome import ACCEPTED, UNTRIED, Answer, Outcome
-from qcnode.errors import PermanentError, TransientError
+from qcnode.delivery.outcome import Answer, Outcome
+from qcnode.errors import TransientError
 from qcnode.intake.spool import instance_path
 from qcnode.ledger.deliveries import IMAGES
 from qcnode.ledger.records import DueDelivery, Forwarding, Settlement
@@ -23,7 +23,7 @@ from qcnode.ledger.store import Store
 from qcnode.states import LONGEST_PAUSE, DeliveryState
 from qcnode.verdict import Decision
 
-__all__ = ["LONGEST_PAUSE", "deliver_once", "deliveries", "forwardings", "pause", "senders"]
+__all__ = ["LONGEST_PAUSE", "deliver_once", "deliveries", "escalations", "forwardings", "pause", "senders"]
 
 log = logging.getLogger("qcnode.delivery")
 
@@ -54,7 +54,13 @@ def deliveries(
         for kind in destination.send
         if kind in kinds
     ]
-    return list(dict.fromkeys(documents)) + [(ALERT, name) for name, alert in alerts.items() if decision in alert.on]
+    told = [(ALERT, name) for name, alert in alerts.items() if decision in alert.on and alert.after_minutes is None]
+    return list(dict.fromkeys(documents)) + told
+
+
+def escalations(decision: Decision, alerts: Mapping[str, Alert]) -> list[str]:
+    """Who is told unless somebody answers the verdict first."""
+    return [name for name, alert in alerts.items() if decision in alert.on and alert.after_minutes is not None]
 
 
 def forwardings(destinations: Iterable[Destination], decision: Decision | None = None) -> list[Forwarding]:
@@ -77,7 +83,10 @@ def pause(attempt: int, generator: random.Random) -> timedelta:
 
 
 def deliver_once(store: Store, name: str, sender: Sender, now: datetime, generator: random.Random) -> int:
-    """One turn of one destination: a batch of what is due, each marked by its own answer; how many were due."""
+    """One turn of one destination: a batch of what is due, each marked by its own answer; how many were due.
+
+    0 too where the sender tried none of them: another turn at once would be in vain.
+    """
     due = store.deliveries.due(name, now, BATCH)
     if not due:
         return 0
@@ -94,7 +103,7 @@ def deliver_once(store: Store, name: str, sender: Sender, now: datetime, generat
         store.deliveries.defer(name, max(settlement.due_at or ended for settlement in settled))
     if failed := [outcome.error for _, outcome in outcomes if outcome.error]:
         log.warning("put_off destination=%s documents=%d error=%r", name, len(failed), failed[0])
-    return len(due)
+    return len(due) if tried else 0
 
 
 def senders(settings: Settings, folder: Path, stopping: Callable[[], bool] = lambda: False) -> dict[str, Sender]:
@@ -103,7 +112,8 @@ def senders(settings: Settings, folder: Path, stopping: Callable[[], bool] = lam
     A turn leaves off between two objects once it took TURN_SECONDS, or the node is `stopping`.
     """
     # Imported where they are used: reading the outbox's rules needs neither pynetdicom nor Apprise.
-    from qcnode.delivery import dicom, notify
+    from qcnode.delivery import dicom
+    from qcnode.delivery.crowding import AlertSender
 
     def turn() -> Callable[[], bool]:
         until = time.monotonic() + TURN_SECONDS
@@ -118,23 +128,7 @@ def senders(settings: Settings, folder: Path, stopping: Callable[[], bool] = lam
     def to_destination(destination: Destination) -> Sender:
         return lambda due: dicom.send([sent(one) for one in due], destination, settings.dicom.ae_title, turn())
 
-    def to_alert(alert: Alert) -> Sender:
-        def send_one(delivery: DueDelivery) -> Outcome:
-            try:
-                notify.notify(alert.url, delivery.title or "", delivery.body or "")
-            except TransientError as error:
-                return Outcome(Answer.UNREACHABLE, str(error))
-            except PermanentError as error:
-                return Outcome(Answer.REFUSED, str(error))
-            return ACCEPTED
-
-        def send(due: Sequence[DueDelivery]) -> Sequence[Outcome]:
-            enough = turn()
-            return [UNTRIED if number and enough() else send_one(delivery) for number, delivery in enumerate(due)]
-
-        return send
-
-    to_people = {name: to_alert(alert) for name, alert in settings.alert_names().items()}
+    to_people = {name: AlertSender(alert, turn) for name, alert in settings.alert_names().items()}
     return {destination.name: to_destination(destination) for destination in settings.destinations} | to_people
 
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from datetime import datetime
 
 from qcnode.artifacts import Artifact, Severity
-from qcnode.ledger.models import AssessmentRow, Delivery, DocumentRow, ScoreRow
+from qcnode.ledger.models import AssessmentRow, Delivery, DocumentRow, Escalation, ScoreRow
 from qcnode.ledger.records import Claim, NewDocument
 from qcnode.states import DeliveryState
 from qcnode.verdict import Assessment, Grade, Verdict
@@ -17,6 +17,7 @@ def assessment_row(
     assessment: Assessment,
     documents: Sequence[NewDocument],
     deliveries: Sequence[tuple[str, str]],
+    escalations: Sequence[str],
     now: datetime,
 ) -> AssessmentRow:
     """The verdict's row with all that hangs on it."""
@@ -37,6 +38,7 @@ def assessment_row(
         predecessor_uid=claim.predecessor_uid,
         scores=scores,
         documents=[document_row(claim.series_uid, document, deliveries, now) for document in documents],
+        escalations=[Escalation(destination=destination, since=now) for destination in escalations],
     )
 
 

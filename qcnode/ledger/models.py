@@ -186,6 +186,7 @@ class AssessmentRow(Row):
         lazy="raise", order_by="DocumentRow.id", back_populates="assessment"
     )
     opinions: Mapped[list[Opinion]] = relationship(lazy="raise", order_by="Opinion.id", back_populates="assessment")
+    escalations: Mapped[list[Escalation]] = relationship(lazy="raise")
 
     @property
     def acknowledged_by(self) -> list[str]:
@@ -233,6 +234,47 @@ class Opinion(Row):
     severity: Mapped[int | None]  # what the person grades it
 
     assessment: Mapped[AssessmentRow] = relationship(lazy="raise", back_populates="opinions")
+
+
+class ShadowAssessment(Row):
+    """What weights on trial say of the images of an assessment; nothing that is reported looks at it."""
+
+    __tablename__ = "shadow_assessment"
+    __table_args__ = (UniqueConstraint("assessment_id", "ensemble"),)
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    assessment_id: Mapped[int] = mapped_column(ForeignKey("assessment.id"))
+    ensemble: Mapped[str] = mapped_column(String(128))
+    at: Mapped[datetime]
+    decision: Mapped[Decision | None]  # what the policy would have made of its grades
+    reason: Mapped[str | None] = mapped_column(Text)  # why it has none
+
+    scores: Mapped[list[ShadowScore]] = relationship(lazy="raise", order_by="ShadowScore.id")
+
+
+class ShadowScore(Row):
+    """One artifact's severity by weights on trial, and the probability of severities 0, 1 and 2."""
+
+    __tablename__ = "shadow_score"
+    __table_args__ = (UniqueConstraint("shadow_assessment_id", "artifact"),)
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    shadow_assessment_id: Mapped[int] = mapped_column(ForeignKey("shadow_assessment.id"))
+    artifact: Mapped[Artifact]
+    severity: Mapped[int]
+    p0: Mapped[float]
+    p1: Mapped[float]
+    p2: Mapped[float]
+
+
+class Escalation(Row):
+    """An address that is told of a verdict unless somebody answers it; the row goes once that is settled."""
+
+    __tablename__ = "escalation"
+
+    assessment_id: Mapped[int] = mapped_column(ForeignKey("assessment.id"), primary_key=True)
+    destination: Mapped[str] = mapped_column(String(40), primary_key=True)
+    since: Mapped[datetime]  # from when the time for an answer counts
 
 
 class DocumentRow(Row):

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy.orm import Session
+from sqlalchemy import ColumnElement
+from sqlalchemy.orm import InstrumentedAttribute, Session
 
 from qcnode.ledger.database import record
 from qcnode.ledger.models import Series
@@ -27,6 +28,13 @@ def reopen(session: Session, series: Series, now: datetime, why: str) -> None:
         series.revision, series.attempts = series.revision + 1, 0
     series.reason = series.complete_why = None
     move(session, series, State.RECEIVING, now, why=why)
+
+
+def stamped_by_the_old_clock(
+    moment: InstrumentedAttribute[datetime], by: timedelta, now: datetime
+) -> ColumnElement[bool]:
+    """Whether a moment was taken before the clock was set forward by so much (or back: negative), which is just now."""
+    return moment <= now - by if by > timedelta(0) else moment > now
 
 
 def held(session: Session, claim: Claim) -> Series | None:

@@ -17,14 +17,17 @@ from qcnode.ledger.arrivals import record_arrivals
 from qcnode.ledger.assessments import assessment_row
 from qcnode.ledger.database import Database, connect, record
 from qcnode.ledger.deliveries import IMAGES, Deliveries, forward
+from qcnode.ledger.escalations import Escalations
 from qcnode.ledger.listing import Listing
 from qcnode.ledger.models import AssessmentRow, Delivery, DocumentRow, Instance, Series
-from qcnode.ledger.moves import give_up, held, move
+from qcnode.ledger.moves import give_up, held, move, stamped_by_the_old_clock
 from qcnode.ledger.opinions import Opinions
 from qcnode.ledger.people import People
 from qcnode.ledger.performed import PerformedSteps, announced_of
+from qcnode.ledger.ratings import Ratings
 from qcnode.ledger.records import Claim, Forwarding, NewDocument, Received, Receiving
 from qcnode.ledger.scanners import Scanners
+from qcnode.ledger.shadows import Shadows
 from qcnode.ledger.tokens import Tokens
 from qcnode.states import FINAL, LONGEST_PAUSE, DeliveryState, State
 from qcnode.verdict import Assessment
@@ -49,6 +52,9 @@ class Store:
         self.people = People(self._database)
         self.tokens = Tokens(self._database)
         self.opinions = Opinions(self._database)
+        self.ratings = Ratings(self._database)
+        self.escalations = Escalations(self._database)
+        self.shadows = Shadows(self._database)
 
     @classmethod
     def open(cls, state: config.StateFolder) -> Store:
@@ -165,7 +171,7 @@ class Store:
 
         What arrived since bears the new time already, and stays as it is.
         """
-        by_old_clock = Series.last_received_at <= now - by if by > timedelta(0) else Series.last_received_at > now
+        by_old_clock = stamped_by_the_old_clock(Series.last_received_at, by, now)
         with self._database.writing() as session:
             open_series = select(Series).where(Series.state == State.RECEIVING, by_old_clock).with_for_update()
             for series in session.scalars(open_series):
@@ -210,11 +216,12 @@ class Store:
         deliveries: Sequence[tuple[str, str]],
         now: datetime,
         forwardings: Sequence[Forwarding] = (),
+        escalations: Sequence[str] = (),
     ) -> bool:
         """ASSESSING → ASSESSED with scores, verdict, documents and deliveries; or → EXCLUDED with the reason alone.
 
         deliveries: (document kind, destination); each document of the kind goes there. forwardings: who gets the
-        images because of this verdict.
+        images because of this verdict. escalations: who is told unless somebody answers it.
         Returns False, and stores nothing, when the claim was lost. The documents' files must be on disk already.
         """
         if strays := {kind for kind, _ in deliveries} - {document.kind for document in documents}:
@@ -227,7 +234,7 @@ class Store:
             if assessment.excluded is not None:
                 move(session, series, State.EXCLUDED, now, reason=assessment.excluded)
                 return True
-            session.add(assessment_row(claim, assessment, documents, deliveries, now))
+            session.add(assessment_row(claim, assessment, documents, deliveries, escalations, now))
             forward(session, claim.series_uid, forwardings, now)
             move(session, series, State.ASSESSED, now, decision=assessment.verdict.decision.value)
             return True

@@ -32,6 +32,7 @@ from qcnode.web.proxies import TrustedProxies
 from qcnode.web.running import Running
 from qcnode.web.said import add_words
 from qcnode.web.scanners import scanners
+from qcnode.web.shadow import add_shadow
 from qcnode.web.system import system
 from qcnode.web.templating import Pages
 
@@ -80,6 +81,7 @@ def create_app(
     add_live(app, store)
     add_images(app, store, folder, app.state.aside)
     add_requests(app, store, folder, app.state.aside, destinations, may_reject=settings.rejection)
+    add_shadow(app, store, pages)
     app.include_router(health(store, running))
     app.include_router(scanners(store, pages))
     app.include_router(system(store, pages, running))
