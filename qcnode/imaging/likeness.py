@@ -39,7 +39,8 @@ _LOGARITHMIC = frozenset(
     | {f"{shell} spread" for shell in _SHELLS}
 )
 _LEAST_MM, _WHOLE_HEAD_MM = 35.0, 80.0  # through the slices: of a stack that is graded, and of one that is judged fully
-_THIN = frozenset({"litres", "grain", "lost"})  # figures of any stack
+_COARSEST_MM = 8.0  # a block's longest side: voxels this large do not show what the figures are of
+_PLAIN_BELOW, _PLAIN_ABOVE = frozenset({"lost"}), frozenset({"litres", "grain"})  # what any stack is judged by
 _NO_HEAD = "There is no head in the image{}; check the coil and the position, and repeat the scan."
 _CUT = "The head is cut off by the field of view{}; centre it, and repeat the scan."
 _LOST = "Slices within the head have lost their signal{}; repeat the scan."
@@ -86,18 +87,19 @@ def check_assessable(volume: Volume, minimum_slices: int) -> None:
 def unlike_head(of: Blocks) -> str | None:
     """The sentence for what is no scan of a head; None for a head with whatever artifact.
 
-    A stack too thin to hold a head is judged by what does not depend on its thickness.
+    A stack too thin to hold a head, or of too large voxels, is judged by its size, its noise and its lost slices alone.
     """
     found = figures(of)
     if found is None:
         return _NO_HEAD.format("")
     known, vector = _known(), as_vector(found)
-    thin = of.mean.shape[0] * of.mm[0] < _WHOLE_HEAD_MM
+    plain = of.mean.shape[0] * of.mm[0] < _WHOLE_HEAD_MM or of.mm.max() > _COARSEST_MM
     for name, value, low, high in zip(found, vector, known.low, known.high, strict=True):
-        for beyond, why in ((value < low, _BELOW.get(name)), (value > high, _ABOVE.get(name))):
-            if beyond and why and not (thin and name not in _THIN):
-                return why.format(f" ({name})")
-    if not thin and distance(vector, known) > known.farthest:
+        if value < low and name in _BELOW and (not plain or name in _PLAIN_BELOW):
+            return _BELOW[name].format(f" ({name})")
+        if value > high and name in _ABOVE and (not plain or name in _PLAIN_ABOVE):
+            return _ABOVE[name].format(f" ({name})")
+    if not plain and distance(vector, known) > known.farthest:
         return _OTHER.format(" (all figures together)")
     return None
 
