@@ -16,10 +16,11 @@ from qcnode.artifacts import Artifact
 from qcnode.config import Eligibility
 from qcnode.errors import Excluded, NotAssessable
 from qcnode.imaging.eligibility import check_eligible
+from qcnode.imaging.likeness import check_assessable
 from qcnode.imaging.preprocess import network_input
 from qcnode.imaging.preview import sections
 from qcnode.imaging.stack import UNREADABLE
-from qcnode.imaging.volume import Volume, check_assessable, volume_from_instances
+from qcnode.imaging.volume import Volume, volume_from_instances
 from qcnode.verdict import DEFAULT_POLICY, Assessment, Grade, Policy, not_assessable, verdict
 
 

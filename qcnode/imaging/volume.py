@@ -16,19 +16,10 @@ from numpy.typing import NDArray
 from pydicom import Dataset
 from pydicom.dataset import FileMetaDataset
 from pydicom.uid import ExplicitVRLittleEndian
-from scipy import ndimage
 
 from qcnode.artifacts import Plane
 from qcnode.errors import Excluded, NotAssessable
 from qcnode.imaging.stack import UNREADABLE, Slice, ordered_stack, read_instances
-
-# A head, newborn to adult: its blob's extents and volume, and how far it stands out of the background.
-_COARSE_MM = 5.0
-_HEAD_EXTENT_MM = (60.0, 290.0)
-_HEAD_LITRES = (0.15, 9.0)
-_LARGEST_SHARE = 0.6
-_LEAST_CONTRAST = 1.3
-_MOST_GRAIN = 0.44
 
 
 @dataclass(frozen=True)
@@ -91,21 +82,6 @@ def volume_from_nifti(path: Path) -> Volume:
     return _volume(array, affine, slice_axis=2 - int(np.argmax(np.round(spacing[::-1], 3))))
 
 
-def check_assessable(volume: Volume, minimum_slices: int) -> None:
-    """NotAssessable, saying why: empty or constant, voxels that are not finite, too few slices, or no head in it."""
-    array = volume.array
-    if array.size == 0:
-        raise NotAssessable("The volume is empty; repeat the scan.")
-    if bad := int(array.size - np.isfinite(array).sum()):
-        raise NotAssessable(f"{bad} of {array.size} voxels are not finite numbers; check the export.")
-    if array.min() == array.max():
-        raise NotAssessable("All voxels have the same value: the image is blank; repeat the scan.")
-    if len(array) < minimum_slices:
-        raise NotAssessable(f"The stack has {len(array)} slices; at least {minimum_slices} are needed.")
-    if not _holds_head(volume):
-        raise NotAssessable("There is no head in the image; check the coil and the position, and repeat the scan.")
-
-
 def _classic(slice_: Slice, pixels: NDArray[np.generic], number: int) -> Dataset:
     """The slice as the plainest classic dataset: what dicom2nifti stacks, scales and places; nothing of the patient."""
     ds = Dataset()
@@ -136,65 +112,3 @@ def _volume(array: NDArray[np.generic], affine: NDArray[np.float64], slice_axis:
     return Volume(
         np.ascontiguousarray(array.transpose(order), np.float32), np.asarray(affine, np.float64)[:, [*order, 3]]
     )
-
-
-def _holds_head(volume: Volume) -> bool:
-    """Whether what stands out of the background is one blob with a head's size, and more than bright noise."""
-    coarse, coarse_mm = _coarse(volume.array, np.array(volume.spacing_mm))
-    smooth = ndimage.gaussian_filter(coarse, 1.0, mode="nearest")
-    # In the logarithm a zipper much brighter than the head does not draw the threshold up to itself.
-    inside = smooth > np.exp(_otsu(np.log(np.maximum(smooth, max(0.01 * np.percentile(smooth, 99), 1e-6)))))
-    if not inside.any() or smooth[inside].mean() < _LEAST_CONTRAST * smooth[~inside].mean():
-        return False
-    labels, _ = ndimage.label(inside)
-    sizes = np.bincount(labels.ravel())[1:]
-    blob = ndimage.binary_fill_holes(labels == 1 + int(np.argmax(sizes)))
-    box = ndimage.find_objects(blob.astype(np.int8))[0]
-    extents = np.sort([(edge.stop - edge.start) * mm for edge, mm in zip(box, coarse_mm, strict=True)])
-    litres = blob.sum() * np.prod(coarse_mm) / 1e6
-    return bool(
-        sizes.max() / sizes.sum() >= _LARGEST_SHARE
-        and extents[1] >= _HEAD_EXTENT_MM[0]  # a thin stack may hold less of the head's third extent
-        and extents[2] <= _HEAD_EXTENT_MM[1]
-        and _HEAD_LITRES[0] <= litres <= _HEAD_LITRES[1]
-        and _graininess(volume.array, blob) <= _MOST_GRAIN
-    )
-
-
-def _graininess(array: NDArray[np.float32], blob: NDArray[np.bool_]) -> float:
-    """Median within the blob of the standard deviation of 3 × 3 neighbours over their mean; higher is worse.
-
-    The magnitude of noise alone (Rayleigh) gives 0.49 for nine samples, whatever its shading.
-    """
-    mean = ndimage.uniform_filter(array, (1, 3, 3))
-    variance = ndimage.uniform_filter(array**2, (1, 3, 3)) - mean**2
-    where = np.ix_(*(np.arange(n) * m // n for n, m in zip(array.shape, blob.shape, strict=True)))
-    inside = blob[where] & (mean > 0)
-    return float(np.median(np.sqrt(np.maximum(variance[inside], 0)) / mean[inside])) if inside.any() else np.inf
-
-
-def _coarse(
-    array: NDArray[np.float32], spacing: NDArray[np.float64]
-) -> tuple[NDArray[np.float32], NDArray[np.float64]]:
-    """Means over blocks of about 5 mm: noise averages out, a head stays."""
-    block = np.maximum(np.rint(_COARSE_MM / spacing), 1).astype(int)
-    block = np.minimum(block, array.shape)
-    counts = np.array(array.shape) // block
-    cut = array[tuple(slice(0, n * b) for n, b in zip(counts, block, strict=True))]
-    shape = [int(v) for pair in zip(counts, block, strict=True) for v in pair]
-    return cut.reshape(shape).mean(axis=(1, 3, 5), dtype=np.float32), spacing * block
-
-
-def _otsu(values: NDArray[np.float32]) -> float:
-    """The threshold of the largest variance between the two classes (Otsu, doi:10.1109/TSMC.1979.4310076)."""
-    lowest, highest = float(values.min()), float(values.max())
-    if highest - lowest < 1e-4 * max(1.0, abs(highest)):  # one class, too narrow for bins of single precision
-        return highest
-    counts, edges = np.histogram(values, 128)
-    centres = (edges[:-1] + edges[1:]) / 2
-    below = np.cumsum(counts)[:-1]
-    above = counts.sum() - below
-    sum_below = np.cumsum(counts * centres)[:-1]
-    mean_below = sum_below / np.maximum(below, 1)
-    mean_above = ((counts * centres).sum() - sum_below) / np.maximum(above, 1)
-    return float(edges[1 + int(np.argmax(below * above * (mean_below - mean_above) ** 2))])

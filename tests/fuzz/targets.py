@@ -20,7 +20,8 @@ from qcnode.errors import QcnodeError
 from qcnode.imaging.eligibility import check_eligible
 from qcnode.imaging.preprocess import PREPROCESSING
 from qcnode.imaging.stack import UNREADABLE
-from qcnode.imaging.volume import check_assessable, volume_from_instances
+from qcnode.imaging.likeness import check_assessable
+from qcnode.imaging.volume import volume_from_instances
 from qcnode.intake.completeness import AssociationState, completeness
 from qcnode.intake.facts import Facts, read_facts
 from qcnode.reporting.documents import documents
