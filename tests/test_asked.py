@@ -20,7 +20,6 @@ from qcnode.passwords import hashed
 from qcnode.people import Role
 from qcnode.states import State
 
-PATIENCE = 280.0  # the process that builds key objects starts with the first one
 SCAN = swoop(patient_name="Doe^Secret")
 UID = str(SCAN.SeriesInstanceUID)
 DESTINATIONS = (
@@ -54,7 +53,7 @@ def page(store: Store, tmp_path: Path) -> Iterator[httpx.Client]:
 def ask(page: httpx.Client, what: str, name: str = "mira", revision: str = "1") -> httpx.Response:
     log_in(page, name)
     data = {"form_token": token(page, f"/series/{UID}"), "revision": revision}
-    return page.post(f"/series/{UID}/{what}", data=data, timeout=PATIENCE)
+    return page.post(f"/series/{UID}/{what}", data=data)
 
 
 def series(store: Store) -> Series:

@@ -24,7 +24,6 @@ from qcnode.intake.spool import instance_path
 from qcnode.ledger.store import Store
 from qcnode.web.aside import Aside
 
-PATIENCE = 280.0  # the process that makes volumes starts with the first one
 AFFINE = np.array([[0, 0, -1.6, 8], [0.3, -1.6, 0, 9], [5, 0.1, 0, -80], [0, 0, 0, 1]], float)
 
 
@@ -56,7 +55,7 @@ def test_a_series_volume_holds_nothing_of_the_header(store: Store, page: httpx.C
     scan.PatientName, scan.PatientID, scan.PatientBirthDate = "Doe^Secret", "S-4711", "20240229"
     scan.SeriesDescription, scan.InstitutionName = "Secret^Hill", "Secret Hill"
     uid = spooled(store, tmp_path, scan)
-    answer = page.get(f"/series/{uid}/volume.nii.gz", timeout=PATIENCE)
+    answer = page.get(f"/series/{uid}/volume.nii.gz")
     assert answer.status_code == 200, answer.text
     assert answer.headers["content-type"] == "application/gzip"
     assert answer.content[3] == 0, "the gzip header holds no file name"
@@ -75,7 +74,7 @@ def test_a_series_volume_holds_nothing_of_the_header(store: Store, page: httpx.C
 def test_what_holds_no_volume_says_why(store: Store, page: httpx.Client, tmp_path: Path) -> None:
     slices = classic(6)
     uid = spooled(store, tmp_path, *slices[:2], *slices[3:])
-    answer = page.get(f"/series/{uid}/volume.nii.gz", timeout=PATIENCE)
+    answer = page.get(f"/series/{uid}/volume.nii.gz")
     assert answer.status_code == 404
     assert answer.json()["detail"].startswith("Slice 3 of 6 is missing")
     assert page.get("/series/9.9/volume.nii.gz").json()["detail"] == "The images of this series are not in the spool."
@@ -85,7 +84,7 @@ def test_damaged_images_end_no_process_but_their_own(store: Store, page: httpx.C
     uid = spooled(store, tmp_path, scan := swoop())
     path = instance_path(tmp_path, uid, str(scan.SOPInstanceUID))
     path.write_bytes(path.read_bytes()[:5000])
-    assert page.get(f"/series/{uid}/volume.nii.gz", timeout=PATIENCE).status_code == 404
+    assert page.get(f"/series/{uid}/volume.nii.gz").status_code == 404
     assert page.get("/healthz").text == "ok"
 
 
@@ -107,7 +106,7 @@ def test_images_that_retention_took_are_said_to_be_gone(store: Store, page: http
     assert f"/series/{uid}/volume.nii.gz" in page.get(f"/series/{uid}").text
     assert store.mark_removed(uid, [str(scan.SOPInstanceUID)], NOW)
     assert f"/series/{uid}/volume.nii.gz" not in page.get(f"/series/{uid}").text
-    assert page.get(f"/series/{uid}/volume.nii.gz", timeout=PATIENCE).status_code == 404
+    assert page.get(f"/series/{uid}/volume.nii.gz").status_code == 404
 
 
 def test_only_the_viewer_s_page_may_load_pictures_from_within(store: Store, page: httpx.Client, tmp_path: Path) -> None:

@@ -92,6 +92,9 @@ def test_the_work_of_each_second_and_of_each_series_reads_no_whole_table(setting
             assert not scans(store, step), step.__name__
         assert not scans(store, lambda: store.recover(NOW))
         assert not scans(store, lambda: store.overview.recent(20))
+        assert not scans(store, store.overview.version)
+        assert store.overview.rescans()[0] == 1
+        assert not scans(store, store.overview.rescans)
         assert not scans(store, lambda: store.overview.detail(facts.series_instance_uid))
         assert not scans(store, store.deliveries.next_due)
         assert not scans(store, lambda: store.retry(facts.series_instance_uid, NOW))
