@@ -52,7 +52,7 @@ def measures_of(record: Path) -> dict[str, float]:
         return {}
     measured: dict[str, float] = json.loads(record.read_text()).get("measured", {})
     if "clean_contrast" in measured:
-        measured["contrast_seen"] = measured["clean_contrast"] * measured["contrast_left"]
+        measured["contrast_seen"] = abs(measured["clean_contrast"]) * measured["contrast_left"]
     return measured
 
 

@@ -14,7 +14,6 @@ import multiprocessing
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -66,7 +65,8 @@ def render_corpus(brains_folder: Path, out: Path, count: int, seed: int, workers
     parts = range(-(-count // _PARTS_SCANS))
     context = multiprocessing.get_context("spawn")  # torch's threads do not survive a fork
     with ProcessPoolExecutor(workers, context, initializer=torch.set_num_threads, initargs=(1,)) as pool:
-        list(pool.map(partial(_write_part, found, out, seed), progress(parts, "render")))
+        for future in progress([pool.submit(_write_part, found, out, seed, part) for part in parts], "render"):
+            future.result()
 
 
 def read_renders(folder: Path) -> Inputs:
@@ -155,7 +155,7 @@ def rendered(scan: CleanScan, drawn: Draw, generator: np.random.Generator) -> _R
     # The mean of a block's pixels varies as one pixel does by the root of their number, in the air a little less.
     spread = gain / np.sqrt(np.prod(BLOCK)) * np.where(values < 2 * gain, 0.65, 1.0)
     noisy = values + spread * generator.standard_normal(values.shape)
-    measured["contrast_seen"] = measured["clean_contrast"] * measured["contrast_left"] / _CONTRAST_LEFT
+    measured["contrast_seen"] = abs(measured["clean_contrast"]) * measured["contrast_left"] / _CONTRAST_LEFT
     return _Render(
         np.clip(noisy, *INTENSITY_RANGE).astype(np.float16),
         [int(labels[artifact]) for artifact in Artifact],

@@ -51,8 +51,8 @@ class PlaneProfiles(LookingEncoder):
 def plane_profiles(blocks: Tensor) -> Tensor:
     """The mean step over every plane across each axis, in head and in air, of one scan's blocks.
 
-    (slice, block row, block column) → PROFILES, which is (axis, channel, position). Of the eight channels, four are the head's and four the air's: the mean step for each of _CLIPS, relative to it, and how
-    much of the plane there is.
+    (slice, block row, block column) → PROFILES, which is (axis, channel, position). Four of the eight channels are the
+    head's and four the air's: the mean step for each of _CLIPS, relative to it, and how much of the plane there is.
     """
     logarithm = torch.log(blocks + _FLOOR)
     head, air = blocks > _HEAD_FROM, (blocks > 0) & (blocks < _AIR_TO)
