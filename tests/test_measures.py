@@ -35,11 +35,11 @@ def test_the_loss_of_a_hand_worked_example() -> None:
     targets = torch.tensor([[0.0, 0.0], [float("nan"), float("nan")]])
     loss = measures_loss(said, targets)
     # beyond .3: |d| - .15; within: d² / .6
-    assert float(loss) == pytest.approx(((1 - 0.15) + 0.01 / 0.6) / 2)
+    assert loss.item() == pytest.approx(((1 - 0.15) + 0.01 / 0.6) / 2)
     loss.backward()  # type: ignore[no-untyped-call]
     assert said.grad is not None
     assert said.grad[1].tolist() == [0.0, 0.0]
-    assert float(measures_loss(said, torch.full((2, 2), float("nan")))) == 0.0
+    assert measures_loss(said, torch.full((2, 2), float("nan"))).item() == 0.0
 
 
 @pytest.mark.parametrize("artifact", Artifact)
