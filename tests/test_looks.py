@@ -48,10 +48,18 @@ def test_an_encoder_says_of_looks_what_it_says_of_the_scans(encoder: str, tmp_pa
     assert torch.allclose(said, said_of_looks, atol=2e-2)
 
 
+def test_processes_make_the_same_looks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    data = scans(3)
+    alone = looked_at("plane-profiles", data, tmp_path)
+    monkeypatch.setattr("train.looks._AT_A_TIME", 2)
+    together = looked_at("plane-profiles", data, tmp_path / "again")
+    assert np.array_equal(np.stack(alone.images), np.stack(together.images))
+
+
 def test_looks_are_made_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     data = scans(2)
     first = looked_at("plane-profiles", data, tmp_path)
-    monkeypatch.setattr("train.looks.ProcessPoolExecutor", None)  # nothing can be made now
+    monkeypatch.setattr("train.looks._looks_of", None)  # nothing can be made now
     again = looked_at("plane-profiles", data, tmp_path)
     assert np.array_equal(first.images[1], again.images[1])
     assert again.measured == data.measured

@@ -41,12 +41,8 @@ def looked_at(encoder: str, data: Inputs, cache: Path) -> Inputs:
     digest = hashlib.sha256("\n".join(scan.path.name for scan in data.scans).encode()).hexdigest()
     path = cache / f"looks-{encoder}-{digest[:16]}.npy"
     if not path.is_file():
-        starts = range(0, len(data.images), _AT_A_TIME)
-        chunks = [data.images[start : start + _AT_A_TIME] for start in starts]
-        context = multiprocessing.get_context("spawn")  # torch's threads do not survive a fork
-        with ProcessPoolExecutor(2, context, initializer=torch.set_num_threads, initargs=(1,)) as pool:
-            futures = [pool.submit(_looks_of, encoder, chunk) for chunk in chunks]
-            made = np.concatenate([future.result() for future in progress(futures, f"look: {encoder}")])
+        cache.mkdir(parents=True, exist_ok=True)
+        made = _made(encoder, data.images)
         partial_file = path.with_suffix(".partial")
         with partial_file.open("wb") as file:
             np.save(file, made)
@@ -57,6 +53,17 @@ def looked_at(encoder: str, data: Inputs, cache: Path) -> Inputs:
 def varied_look(encoder: str, look: Look, generator: np.random.Generator) -> Look:
     """The look as it would be of the scan mirrored, transposed or a little brighter."""
     return _VARIATIONS[encoder](look, generator)
+
+
+def _made(encoder: str, images: Sequence[NDArray[np.float16]]) -> NDArray[np.float16]:
+    """(scan, figure), by two processes where there are many scans."""
+    if len(images) <= _AT_A_TIME:
+        return _looks_of(encoder, images)
+    chunks = [images[start : start + _AT_A_TIME] for start in range(0, len(images), _AT_A_TIME)]
+    context = multiprocessing.get_context("spawn")  # torch's threads do not survive a fork
+    with ProcessPoolExecutor(2, context, initializer=torch.set_num_threads, initargs=(1,)) as pool:
+        futures = [pool.submit(_looks_of, encoder, chunk) for chunk in chunks]
+        return np.concatenate([future.result() for future in progress(futures, f"look: {encoder}")])
 
 
 def _looks_of(encoder: str, images: Sequence[NDArray[np.float16]]) -> NDArray[np.float16]:
