@@ -21,7 +21,7 @@ from train.dataset import Inputs, Scan, cached_input, inputs, read_scans
 from train.feed import fed
 from train.looks import looked_at, looks, varied_look
 
-ENCODERS = ["mirror-resnet", "plane-profiles"]
+ENCODERS = ["mirror-resnet", "plane-profiles", "head-resnet"]
 
 
 def scans(count: int) -> Inputs:
@@ -78,13 +78,26 @@ def test_mirrored_profiles_are_the_profiles_of_the_mirrored_scan() -> None:
     }
     known = [np.frombuffer(each, np.float32) for each in turned]
     for seed in range(12):
-        varied = varied_look("plane-profiles", look, np.random.default_rng(seed))
+        varied = varied_look("plane-profiles", look, Plane.AXIAL, np.random.default_rng(seed))
         assert min(float(np.abs(varied - each).max()) for each in known) < 1e-5
+
+
+@pytest.mark.parametrize(("plane", "across"), [(Plane.AXIAL, 2), (Plane.CORONAL, 2), (Plane.SAGITTAL, 0)])
+def test_a_head_is_mirrored_from_ear_to_ear_and_never_upside_down(plane: Plane, across: int) -> None:
+    blocks = np.zeros((40, 36, 36), np.float32)
+    blocks[5, 7, 9] = 1.0
+    places = set()
+    for seed in range(20):
+        varied = varied_look("head-resnet", blocks.ravel(), plane, np.random.default_rng(seed)).reshape(blocks.shape)
+        places.add(tuple(int(at) for at in np.argwhere(varied)[0]))
+    mirrored = [5, 7, 9]
+    mirrored[across] = blocks.shape[across] - 1 - mirrored[across]
+    assert places == {(5, 7, 9), tuple(mirrored)}
 
 
 def test_varied_halves_keep_the_planes_figures_and_the_heads_size() -> None:
     look = np.random.default_rng(0).random(4 * 16 * 32 * 32 + 8).astype(np.float32)
-    varied: NDArray[np.float32] = varied_look("mirror-resnet", look, np.random.default_rng(3))
+    varied: NDArray[np.float32] = varied_look("mirror-resnet", look, Plane.AXIAL, np.random.default_rng(3))
     assert np.array_equal(varied[-8:], look[-8:])
     assert not np.array_equal(varied, look)
     outline = 2 * 16 * 32 * 32

@@ -12,9 +12,14 @@ from qcnode.artifacts import Artifact
 from qcnode.errors import ConfigError
 from qcnode.imaging.preprocess import CUBE, INPUT_SHAPES, PREPROCESSING
 
-_WITHOUT_MAPS = ("mirror-resnet", "plane-profiles", "lou-cnn")  # not of the scan's own grid, or of one size only
-_OF_INTENSITIES = ("compact-resnet", "mirror-resnet", "plane-profiles")  # and of their places, in mm
-_LOOKS = ("mirror-resnet", "plane-profiles")
+_WITHOUT_MAPS = (
+    "mirror-resnet",
+    "plane-profiles",
+    "head-resnet",
+    "lou-cnn",
+)  # not of the scan's own grid, or of one size only
+_OF_INTENSITIES = ("compact-resnet", "mirror-resnet", "plane-profiles", "head-resnet")  # and of their places, in mm
+_LOOKS = ("mirror-resnet", "plane-profiles", "head-resnet")
 PRESETS = Path(__file__).parent / "presets"
 _PRETRAININGS_OWN = {"pretrain_epochs", "pretrain_batch", "pretrain_learning_rate", "temperature"}
 _SHAREDS_OWN = {"members", "shared_epochs", "shared_learning_rate", "shared_redraw"}

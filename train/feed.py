@@ -90,7 +90,8 @@ def _made(
         for slot, index in enumerate(batch):
             mask = None
             if data.images[index].ndim == 1:
-                images.append(varied_look(config.encoder, np.asarray(data.images[index], np.float32), generator))
+                look = np.asarray(data.images[index], np.float32)
+                images.append(varied_look(config.encoder, look, data.scans[index].plane, generator))
                 continue
             if len(artifacts) == 1:
                 (artifact,) = artifacts

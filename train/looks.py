@@ -13,7 +13,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from qcnode.artifacts import Plane
 from qcnode.ensemble.blocks import LookingEncoder, blocks_of
+from qcnode.ensemble.heads import BLOCKS
 from qcnode.ensemble.mirror import FIGURES, HALVES
 from qcnode.ensemble.networks import encoder as built_encoder
 from qcnode.ensemble.profiles import PROFILES
@@ -24,6 +26,7 @@ from train.progress import progress
 Look = NDArray[np.float32]
 
 _BRIGHTER = 0.05  # standard deviation of the log of a scan's intensity scale
+_CURVED = 0.2  # of the log of an exponent
 _SHIFT = 2  # blocks along the mirror plane, at most
 _AT_A_TIME = 100  # scans
 
@@ -50,9 +53,9 @@ def looked_at(encoder: str, data: Inputs, cache: Path) -> Inputs:
     return replace(data, images=list(np.load(path)), masks=())
 
 
-def varied_look(encoder: str, look: Look, generator: np.random.Generator) -> Look:
+def varied_look(encoder: str, look: Look, plane: Plane, generator: np.random.Generator) -> Look:
     """The look as it would be of the scan mirrored, transposed or a little brighter."""
-    return _VARIATIONS[encoder](look, generator)
+    return _VARIATIONS[encoder](look, plane, generator)
 
 
 def _made(encoder: str, images: Sequence[NDArray[np.float16]]) -> NDArray[np.float16]:
@@ -78,7 +81,7 @@ def _looks_of(encoder: str, images: Sequence[NDArray[np.float16]]) -> NDArray[np
     return np.stack(found)
 
 
-def _varied_halves(look: Look, generator: np.random.Generator) -> Look:
+def _varied_halves(look: Look, _: Plane, generator: np.random.Generator) -> Look:
     """Turned about the plane's normal by quarters, mirrored and shifted along the plane."""
     halves, figures = look[:-FIGURES].reshape(HALVES), look[-FIGURES:]
     halves = np.rot90(halves, int(generator.integers(4)), (2, 3))
@@ -90,7 +93,7 @@ def _varied_halves(look: Look, generator: np.random.Generator) -> Look:
     return np.concatenate([(halves * scale).ravel(), figures])
 
 
-def _varied_profiles(look: Look, generator: np.random.Generator) -> Look:
+def _varied_profiles(look: Look, _: Plane, generator: np.random.Generator) -> Look:
     """Axes mirrored, which turns the signs of steps, and rows and columns exchanged."""
     profiles = look.reshape(PROFILES).copy()
     for axis in range(PROFILES[0]):
@@ -104,8 +107,20 @@ def _varied_profiles(look: Look, generator: np.random.Generator) -> Look:
     return profiles.ravel()
 
 
+def _varied_head(look: Look, plane: Plane, generator: np.random.Generator) -> Look:
+    """Left for right, a little brighter, on another curve of intensities: heads lie in no other way than they do."""
+    blocks = look.reshape(BLOCKS)
+    if generator.random() < 0.5:
+        blocks = np.flip(blocks, _ACROSS[plane])
+    gain = np.float32(np.exp(_BRIGHTER * generator.standard_normal()))
+    exponent = np.float32(np.exp(_CURVED * generator.standard_normal()))
+    return np.asarray((gain * blocks) ** exponent, np.float32).ravel()
+
+
+_ACROSS = {Plane.AXIAL: 2, Plane.CORONAL: 2, Plane.SAGITTAL: 0}  # the axis of a network input from ear to ear
 _SIGNS = np.array([-1, -1, -1, 1] * 2, np.float32)  # of a step and of a plane's size, in the other direction
-_VARIATIONS: dict[str, Callable[[Look, np.random.Generator], Look]] = {
+_VARIATIONS: dict[str, Callable[[Look, Plane, np.random.Generator], Look]] = {
     "mirror-resnet": _varied_halves,
+    "head-resnet": _varied_head,
     "plane-profiles": _varied_profiles,
 }
