@@ -86,9 +86,12 @@ def test_mirrored_profiles_are_the_profiles_of_the_mirrored_scan() -> None:
 def test_a_head_is_mirrored_from_ear_to_ear_and_never_upside_down(plane: Plane, across: int) -> None:
     blocks = np.zeros((40, 36, 36), np.float32)
     blocks[5, 7, 9] = 1.0
+    look = np.concatenate([blocks.ravel(), np.arange(8, dtype=np.float32)])
     places = set()
     for seed in range(20):
-        varied = varied_look("head-resnet", blocks.ravel(), plane, np.random.default_rng(seed)).reshape(blocks.shape)
+        varied = varied_look("head-resnet", look, plane, np.random.default_rng(seed))
+        assert np.array_equal(varied[-8:], look[-8:])
+        varied = varied[:-8].reshape(blocks.shape)
         places.add(tuple(int(at) for at in np.argwhere(varied)[0]))
     mirrored = [5, 7, 9]
     mirrored[across] = blocks.shape[across] - 1 - mirrored[across]

@@ -109,12 +109,12 @@ def _varied_profiles(look: Look, _: Plane, generator: np.random.Generator) -> Lo
 
 def _varied_head(look: Look, plane: Plane, generator: np.random.Generator) -> Look:
     """Left for right, a little brighter, on another curve of intensities: heads lie in no other way than they do."""
-    blocks = look.reshape(BLOCKS)
+    blocks, figures = look[:-FIGURES].reshape(BLOCKS), look[-FIGURES:]
     if generator.random() < 0.5:
         blocks = np.flip(blocks, _ACROSS[plane])
     gain = np.float32(np.exp(_BRIGHTER * generator.standard_normal()))
     exponent = np.float32(np.exp(_CURVED * generator.standard_normal()))
-    return np.asarray((gain * blocks) ** exponent, np.float32).ravel()
+    return np.concatenate([((gain * blocks) ** exponent).ravel(), figures]).astype(np.float32)
 
 
 _ACROSS = {Plane.AXIAL: 2, Plane.CORONAL: 2, Plane.SAGITTAL: 0}  # the axis of a network input from ear to ear

@@ -77,9 +77,7 @@ class MirrorResNet(LookingEncoder):
         inside_left, inside_right = _inside(left), _inside(right)
         channels = [left + right, (left - right).abs() * 2, inside_left + inside_right]
         channels.append((inside_left - inside_right).abs() * 2)
-        beside = ((plane.origin - plane.centre) @ plane.normal / 5).abs()
-        figures = [beside.new_tensor([plane.likeness]), plane.normal.abs(), plane.centre.abs() / 20, beside[None]]
-        return torch.cat([torch.stack(channels).flatten() / 2, *figures])
+        return torch.cat([torch.stack(channels).flatten() / 2, plane_figures(plane)])
 
     def features_of(self, looks: Tensor) -> Tensor:
         """See `look`."""
@@ -89,12 +87,24 @@ class MirrorResNet(LookingEncoder):
         return mixed
 
 
+def plane_figures(plane: MirrorPlane) -> Tensor:
+    """How alike the halves are, how far the plane is tilted, how far the head and the plane are off: (FIGURES,)."""
+    beside = ((plane.origin - plane.centre) @ plane.normal / 5).abs()
+    likeness = beside.new_tensor([plane.likeness])
+    return torch.cat([likeness, plane.normal.abs(), plane.centre.abs() / 20, beside[None]])
+
+
 class MeanAndMaximum(nn.Module):
     """(batch, channels, …) → (batch, 2 × channels): each map's mean and its maximum."""
 
     def forward(self, maps: Tensor) -> Tensor:
         flat = maps.float().flatten(2)
         return torch.cat([flat.mean(2), flat.amax(2)], 1)
+
+
+def mirror_plane_of(blocks: Tensor) -> MirrorPlane:
+    """The plane of a scan's blocks, the brightest of which do not decide it alone."""
+    return mirror_plane(blocks.clamp(0, _BRIGHTEST))
 
 
 def mirror_plane(image: Tensor) -> MirrorPlane:
