@@ -15,7 +15,7 @@ from sklearn.metrics import (
 )
 
 from qcnode.agreement import quadratic_kappa
-from qcnode.ensemble.calibration import Calibration, probabilities
+from qcnode.ensemble.calibration import Calibration, named, probabilities
 from train import metrics
 from train.calibrate import fitted_calibration
 
@@ -118,3 +118,21 @@ def test_the_fitted_calibration_recovers_overconfidence_and_the_true_frequencies
     fitted = fitted_calibration(logits * 3, truth)
     assert fitted.temperature == pytest.approx(3, rel=0.1)
     assert fitted.bias == pytest.approx(true.bias, abs=0.2)
+
+
+def test_a_rare_severity_on_faint_signs_is_named_where_that_names_more_of_them_right() -> None:
+    generator = np.random.default_rng(4)
+    truth = generator.choice(3, 4000, p=[0.8, 0.1, 0.1]).astype(np.int64)
+    faint = 1.5 * np.eye(3)[truth] + generator.standard_normal((4000, 3)) + np.log([0.8, 0.1, 0.1])
+    fitted = fitted_calibration(faint, truth)
+    found = probabilities(faint, fitted)
+    plain, emphasised = found.argmax(axis=1), named(found, fitted.emphasis)
+    assert fitted.emphasis[0] == 1.0 < fitted.emphasis[1]
+    assert metrics.macro_f1(truth, emphasised) > metrics.macro_f1(truth, plain) + 0.01
+    assert fitted_calibration(50 * np.eye(3)[truth], truth).emphasis == (1.0, 1.0, 1.0)  # nothing to make up for
+
+
+def test_what_a_probability_counts_decides_what_is_named() -> None:
+    found = np.array([[0.5, 0.4, 0.1], [0.9, 0.06, 0.04]])
+    assert named(found, (1.0, 1.0, 1.0)).tolist() == [0, 0]
+    assert named(found, (1.0, 2.0, 2.0)).tolist() == [1, 0]

@@ -6,7 +6,12 @@ import pytest
 import torch
 
 from qcnode.ensemble import networks
-from qcnode.ensemble.profiles import plane_profiles
+from qcnode.ensemble.blocks import blocks_of
+from qcnode.ensemble.profiles import plane_profiles as profiles_of_blocks
+
+
+def plane_profiles(image: torch.Tensor) -> torch.Tensor:
+    return profiles_of_blocks(blocks_of(image[None, None])[0])
 
 
 @pytest.mark.parametrize(("axis", "position", "block"), [(0, 17, 1), (1, 60, 4), (2, 100, 4)])

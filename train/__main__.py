@@ -70,6 +70,19 @@ def simulate(
 
 
 @app.command()
+def render(
+    source: Annotated[Path, typer.Argument(help="The folder of source brains.")],
+    out: Annotated[Path, typer.Argument(help="The folder to write, for `fit --renders`.")],
+    count: Annotated[int, typer.Option(help="Scans to render, some hundreds in a file.")] = 12000,
+    seed: int = 7,
+) -> None:
+    """Make many more scans from brains, as coarse as the encoders that look at whole heads see them."""
+    from train.renders import render_corpus
+
+    render_corpus(source, out, count, seed)
+
+
+@app.command()
 def fit(
     data: Data,
     out: Annotated[Path, typer.Option(help="The run's folder: members, records, the split.")],
@@ -92,6 +105,9 @@ def fit(
         int | None, typer.Option(help="Cross-validate: so many runs, each tested on its own fold.")
     ] = None,
     repeats: Annotated[int, typer.Option(help="Cross-validate so many times, each with other folds.")] = 1,
+    renders: Annotated[
+        Path | None, typer.Option(help="What `render` wrote: more scans for members that look at blocks of voxels.")
+    ] = None,
     cache: Cache = None,
 ) -> None:
     """Train the members, each with its best epoch on validation subjects; test subjects are left alone.
@@ -103,6 +119,7 @@ def fit(
     from train.dataset import read_scans, subject_kinds
     from train.folds import cross_validated
     from train.forest import forest_graded, measured
+    from train.renders import read_renders
     from train.report import figures, record, table
     from train.run import fit_run
     from train.split import TRAIN, VALIDATION, split_subjects, subjects_of
@@ -117,7 +134,7 @@ def fit(
         typer.echo(counts_table(scans, part_of))
         refuse_absent(scans, part_of, artifacts)
         (out / SPLIT).write_text(json.dumps(part_of, indent=1, sort_keys=True) + "\n")
-        everything = _inputs(data, cache, part_of, [TRAIN, VALIDATION], settings.preprocessing, masks_for=settings)
+        everything = _inputs(data, cache, part_of, [TRAIN, VALIDATION], settings.preprocessing, tasks_of=settings)
         if settings.model == "forest":
             training, validation = (
                 everything.of(subjects_of(part_of, TRAIN)),
@@ -126,12 +143,13 @@ def fit(
             found = forest_graded(measured(everything), artifacts, training, validation, settings.seed)
             typer.echo(f"\nvalidation\n\n{table({a: figures(its) for a, its in found.items()})}")
             return
-        fit_run(settings, artifacts, everything, part_of, out, earlier=start, init=init)
+        more = read_renders(renders) if renders else None
+        fit_run(settings, artifacts, everything, part_of, out, earlier=start, init=init, renders=more)
     elif start:
         raise ConfigError("--folds makes splits of its own and --start keeps a run's; leave one of them out.")
     else:
         typer.echo(counts_table(scans, {}))
-        everything = _inputs(data, cache, None, [], settings.preprocessing, masks_for=settings)
+        everything = _inputs(data, cache, None, [], settings.preprocessing, tasks_of=settings)
         plain = _inputs(data, cache, None, [])
         results = cross_validated(
             settings, artifacts, everything, out, count=folds, repeats=repeats, plain=plain, init=init
@@ -283,16 +301,19 @@ def _inputs(
     preprocessing: str = PREPROCESSING,
     *,
     copies: bool = True,
-    masks_for: FitConfig | None = None,
+    tasks_of: FitConfig | None = None,
 ) -> Inputs:
     """The network inputs of the subjects in these parts (of everybody where there is no split)."""
     from train.dataset import cached_input, cached_masks, inputs, read_scans
+    from train.measures import measures_of
 
     scans = [scan for scan in read_scans(data) if part_of is None or part_of.get(scan.subject) in parts]
     scans = [scan for scan in scans if copies or not scan.is_copy]
     folder = cache or data / ".inputs"
     images = [cached_input(scan, folder, preprocessing) for scan in progress(scans, "read")]
-    return inputs(scans, images, cached_masks(scans, folder, masks_for) if masks_for else ())
+    masks = cached_masks(scans, folder, tasks_of) if tasks_of else ()
+    measured = [measures_of(scan.record_path) for scan in scans] if tasks_of else ()
+    return inputs(scans, images, masks, measured)
 
 
 def _read_split(runs: Path) -> dict[str, str]:

@@ -44,13 +44,13 @@ class Simulated:
 def apply(scan: CleanScan, draw: Draw) -> Simulated:
     """Simulate a drawn scan. Raises OutOfContract where a measured value is not the severity that was drawn."""
     measured: dict[str, float] = {}
-    pose = _positioned(scan, draw, measured)
-    deformation = _deformation(scan, draw, pose, measured)
-    seen = render(scan, pose, deformation)
+    pose = positioned(scan, draw, measured)
+    deforming = deformation(scan, draw, pose, measured)
+    seen = render(scan, pose, deforming)
     mean = float(seen.signal[seen.brain > 0.5].mean())
     seen = replace(seen, signal=seen.signal / np.float32(mean))
-    signal = _signal(scan, seen, draw, measured)
-    band = _banding(scan, seen, draw, measured)
+    signal = signal_of(scan, seen, draw, measured)
+    band = banding(scan, seen, draw, measured)
     image = _in_motion(scan, seen, signal, draw, pose, measured)
     noise = physics.complex_noise(image.shape, draw.noise_sigma, np.random.default_rng(draw.noise_seed))
     measured["noise_sigma"] = physics.noise_sigma(noise)
@@ -62,7 +62,8 @@ def apply(scan: CleanScan, draw: Draw) -> Simulated:
     return Simulated(Volume(finished.astype(np.float32), scan.grid.affine), measured, labels, seen.brain > 0.5)
 
 
-def _positioned(scan: CleanScan, draw: Draw, measured: dict[str, float]) -> Pose:
+def positioned(scan: CleanScan, draw: Draw, measured: dict[str, float]) -> Pose:
+    """The pose that was drawn, or the clean scan's; tilt, offset and cut go into `measured`."""
     pose = scan.pose
     if draw.tilt_degrees is not None and draw.offset_mm is not None:
         pose = Pose(draw.tilt_degrees, draw.offset_mm)
@@ -92,8 +93,8 @@ def _until_cut(scan: CleanScan, pose: Pose, share: float) -> Pose:
     return shifted
 
 
-def _deformation(scan: CleanScan, draw: Draw, pose: Pose, measured: dict[str, float]) -> physics.Waves | None:
-    """Plane waves of the drawn displacement, at the wavelength that gives the drawn strain."""
+def deformation(scan: CleanScan, draw: Draw, pose: Pose, measured: dict[str, float]) -> physics.Waves | None:
+    """Plane waves of the drawn displacement, at the wavelength that gives the drawn strain, both measured."""
     measured["displacement_mm"] = measured["strain"] = 0.0
     if draw.displacement_mm == 0:
         return None
@@ -120,7 +121,8 @@ def _deformation(scan: CleanScan, draw: Draw, pose: Pose, measured: dict[str, fl
     return waves
 
 
-def _signal(scan: CleanScan, seen: Rendered, draw: Draw, measured: dict[str, float]) -> Array:
+def signal_of(scan: CleanScan, seen: Rendered, draw: Draw, measured: dict[str, float]) -> Array:
+    """The rendered signal with the contrast and the shading that were drawn, both measured."""
     native = physics.contrast(seen.signal, seen.grey, seen.white)
     if abs(native) * LARGEST_BOOST < scan.contrast:
         raise OutOfContract("grey and white matter look alike in the clean scan; draw another head")
@@ -218,8 +220,8 @@ def _tone(shape: tuple[int, ...], draw: Draw, measured: dict[str, float]) -> Com
     return tone
 
 
-def _banding(scan: CleanScan, seen: Rendered, draw: Draw, measured: dict[str, float]) -> Array:
-    """A field of bands, dark or bright, whose largest change in the brain is the drawn one."""
+def banding(scan: CleanScan, seen: Rendered, draw: Draw, measured: dict[str, float]) -> Array:
+    """A field of bands, dark or bright, whose largest change in the brain is the drawn one, and is measured."""
     axes = np.ogrid[tuple(slice(0, n) for n in scan.grid.shape)]
     unit = [a / (n - 1) - 0.5 for a, n in zip(axes, scan.grid.shape, strict=True)]
     along = sum(u * d for u, d in zip(unit, draw.band_direction, strict=True))

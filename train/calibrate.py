@@ -1,4 +1,4 @@
-"""Validation logits → the calibration under which the true severities are most likely."""
+"""Validation logits → the calibration under which the true severities are most likely, and named best."""
 
 from __future__ import annotations
 
@@ -6,9 +6,10 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import minimize
 
-from qcnode.ensemble.calibration import Calibration, probabilities
+from qcnode.ensemble.calibration import Calibration, named, probabilities
 from train.metrics import macro_f1
 
+_POWERS = (0.0, 0.25, 0.5, 0.75, 1.0)
 _LOG_TEMPERATURE, _BIAS = (np.log(0.2), np.log(10.0)), (-5.0, 5.0)  # bounds
 
 
@@ -16,7 +17,8 @@ def fitted_calibration(logits: NDArray[np.floating], truth: NDArray[np.int64]) -
     """The calibration of least negative log-likelihood, with a bias only where that names severities better.
 
     A weak member's bias would make it call every scan clean: likely to be right, and of no use. The higher macro F1 on
-    these scans decides. logits: (scan, severity). truth: (scan,).
+    these scans decides; and so it does of how far the emphasis makes up for a severity's rarity, in quarters of the
+    logarithm of its share. logits: (scan, severity). truth: (scan,).
     """
 
     def calibration(values: NDArray[np.float64]) -> Calibration:
@@ -31,4 +33,8 @@ def fitted_calibration(logits: NDArray[np.floating], truth: NDArray[np.int64]) -
         calibration(minimize(loss, np.zeros(3), bounds=(_LOG_TEMPERATURE, bias, bias), method="L-BFGS-B").x)
         for bias in ((0.0, 0.0), _BIAS)
     ]
-    return max(fitted, key=lambda one: macro_f1(truth, probabilities(logits, one).argmax(axis=1)))
+    best = max(fitted, key=lambda one: macro_f1(truth, probabilities(logits, one).argmax(axis=1)))
+    found = probabilities(logits, best)
+    none, moderate, severe = np.maximum(np.bincount(truth, minlength=3), 1)
+    emphases = [(1.0, float((none / moderate) ** power), float((none / severe) ** power)) for power in _POWERS]
+    return best._replace(emphasis=max(emphases, key=lambda one: macro_f1(truth, named(found, one))))

@@ -12,8 +12,14 @@ from qcnode.artifacts import Artifact
 from qcnode.errors import ConfigError
 from qcnode.imaging.preprocess import CUBE, INPUT_SHAPES, PREPROCESSING
 
-_WITHOUT_MAPS = ("mirror-resnet", "plane-profiles", "lou-cnn")  # not of the scan's own grid, or of one size only
-_OF_INTENSITIES = ("compact-resnet", "mirror-resnet", "plane-profiles")  # and of their places, in mm
+_WITHOUT_MAPS = (
+    "mirror-resnet",
+    "plane-profiles",
+    "head-resnet",
+    "lou-cnn",
+)  # not of the scan's own grid, or of one size only
+_OF_INTENSITIES = ("compact-resnet", "mirror-resnet", "plane-profiles", "head-resnet")  # and of their places, in mm
+_LOOKS = ("mirror-resnet", "plane-profiles", "head-resnet")
 PRESETS = Path(__file__).parent / "presets"
 _PRETRAININGS_OWN = {"pretrain_epochs", "pretrain_batch", "pretrain_learning_rate", "temperature"}
 _SHAREDS_OWN = {"members", "shared_epochs", "shared_learning_rate", "shared_redraw"}
@@ -27,6 +33,7 @@ _MEMBERS_OWN = {
     "loss",
     "label_smoothing",
     "mask_weight",
+    "measure_weight",
     "dropout",
 }
 
@@ -54,6 +61,7 @@ class FitConfig(BaseModel):
     loss: Literal["cross-entropy", "weighted", "focal", "corn"] = "cross-entropy"
     label_smoothing: float = Field(0.0, ge=0, lt=1)  # of the cross-entropy
     plane_weight: float = Field(1.0, ge=0)  # of naming the plane, the second task, beside the severity's loss
+    measure_weight: float = Field(0.0, ge=0)  # of naming what was measured, a third task on simulated scans
     mask_weight: float = Field(0.0, ge=0)  # of finding the brain, a third task on the scans that have a mask
     weight_decay: float = 1e-4
     dropout: float = Field(0.3, ge=0, lt=1)  # of the features, before the heads
@@ -77,6 +85,14 @@ class FitConfig(BaseModel):
     def _masks_have_maps(self) -> FitConfig:
         if self.mask_weight and self.encoder.startswith(_WITHOUT_MAPS):
             raise ValueError(f"{self.encoder} has no maps to find the brain in; set its mask_weight to 0")
+        return self
+
+    @model_validator(mode="after")
+    def _looks_are_made_once(self) -> FitConfig:
+        if self.redraw and self.encoder in _LOOKS:
+            raise ValueError(f"{self.encoder} looks at each scan once; set redraw to 0, and give `fit` --renders")
+        if self.mask_weight and self.measure_weight:
+            raise ValueError("mask_weight and measure_weight are two third tasks; set one of them to 0")
         return self
 
     @model_validator(mode="after")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import os
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -43,10 +43,20 @@ class Scan:
         """Where the scan's brain mask is, if it has one: `…_LF_axi_mask.nii.gz`."""
         return self.path.with_name(f"{self.path.name.split('.')[0]}_mask.nii.gz")
 
+    @property
+    def record_path(self) -> Path:
+        """Where what was measured on the scan is, if it was simulated: `…_LF_axi.json`."""
+        return self.path.with_name(f"{self.path.name.split('.')[0]}.json")
+
     def copy_name(self, number: int) -> str:
         """The file name of a copy of it, by which it is of the same subject and plane; always compressed."""
         start = self.path.name.rindex(self.plane.suffix)
         return f"{self.path.name[:start]}copy-{number}_{self.plane.suffix}.nii.gz"
+
+
+def subject_name(patient: int) -> str:
+    """How file names call the subject of this number."""
+    return f"LISA_{patient:04d}"
 
 
 def read_scans(folder: Path) -> list[Scan]:
@@ -158,7 +168,9 @@ def _cached(source: Path, cache: Path, preprocessing: str, made: Callable[[], ND
 class Inputs:
     """Scans beside their network inputs and labels; `labels` is (scan, artifact), `planes` (scan,).
 
+    images: or blocks (train/renders.py), or what an encoder's fixed part made of them (train/looks.py).
     masks: of the brain, on the inputs' grid, None where a scan has none; empty where nothing asks for them.
+    measured: what is known of each scan beside its labels (train/measures.py); empty where nothing asks for it.
     """
 
     scans: Sequence[Scan]
@@ -166,6 +178,7 @@ class Inputs:
     labels: NDArray[np.int64]
     planes: NDArray[np.int64]
     masks: Sequence[NDArray[np.uint8] | None] = ()
+    measured: Sequence[Mapping[str, float]] = ()
 
     def of(self, subjects: Iterable[str], *, copies: bool = True) -> Inputs:
         """Only the scans of these subjects. copies: those that were made from other scans among them."""
@@ -173,15 +186,23 @@ class Inputs:
         keep = [i for i, scan in enumerate(self.scans) if scan.subject in wanted and (copies or not scan.is_copy)]
         images = [self.images[index] for index in keep]
         scans, masks = [self.scans[index] for index in keep], [self.masks[index] for index in keep if self.masks]
-        return Inputs(scans, images, self.labels[keep], self.planes[keep], masks)
+        measured = [self.measured[index] for index in keep if self.measured]
+        return Inputs(scans, images, self.labels[keep], self.planes[keep], masks, measured)
+
+    def with_more(self, more: Inputs) -> Inputs:
+        """These scans and then those, without masks."""
+        measured = [*(self.measured or [{}] * len(self.scans)), *(more.measured or [{}] * len(more.scans))]
+        labels, planes = np.concatenate([self.labels, more.labels]), np.concatenate([self.planes, more.planes])
+        return Inputs([*self.scans, *more.scans], [*self.images, *more.images], labels, planes, (), measured)
 
 
 def inputs(
     scans: Sequence[Scan],
     images: Sequence[NDArray[np.float16]],
     masks: Sequence[NDArray[np.uint8] | None] = (),
+    measured: Sequence[Mapping[str, float]] = (),
 ) -> Inputs:
     """The scans and their network inputs as arrays."""
     labels = np.array([scan.labels for scan in scans], np.int64).reshape(-1, len(Artifact))
     planes = np.array([list(Plane).index(scan.plane) for scan in scans], np.int64)
-    return Inputs(scans, images, labels, planes, masks)
+    return Inputs(scans, images, labels, planes, masks, measured)

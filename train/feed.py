@@ -15,6 +15,8 @@ from qcnode.artifacts import Artifact, Severity
 from train.batching import Batch
 from train.config import FitConfig
 from train.dataset import Inputs
+from train.looks import varied_look
+from train.measures import targets_of
 from train.progress import progress
 from train.redraw import REDRAWN, can_be_redrawn, redrawn
 from train.variation import Image, drawn
@@ -28,15 +30,16 @@ class Masks(NamedTuple):
 
 
 class Fed(NamedTuple):
-    """images: (batch, 1, slice, row, column). labels: (batch, artifact). planes: (batch,).
+    """images: (batch, 1, slice, row, column), or looks (batch, figure). labels: (batch, artifact). planes: (batch,).
 
-    masks: where one artifact's member is trained on them as well.
+    masks, measures (batch, measure): where one artifact's member is trained on them as well.
     """
 
     images: Tensor
     labels: Tensor
     planes: Tensor
     masks: Masks | None
+    measures: Tensor | None = None
 
 
 def fed(
@@ -57,7 +60,9 @@ def fed(
 
 
 def on_device(images: NDArray[np.float32]) -> Tensor:
-    """(batch, slice, row, column) → (batch, 1, slice, row, column), as convolutions run fastest."""
+    """(batch, slice, row, column) → (batch, 1, slice, row, column), as convolutions run fastest; looks as they are."""
+    if images.ndim == 2:
+        return torch.from_numpy(images).to(device())
     return torch.from_numpy(images)[:, None].to(device()).contiguous(memory_format=torch.channels_last_3d)
 
 
@@ -74,14 +79,25 @@ def _made(
     generator: np.random.Generator,
     name: str,
 ) -> Iterator[Fed]:
+    targets = None
+    if len(artifacts) == 1 and config.measure_weight:
+        (artifact,) = artifacts
+        targets = targets_of(data.measured or [{}] * len(data.scans), artifact)
     for batch in progress(batches, name):
         labels, planes = data.labels[batch], data.planes[batch]
         images, masks = [], []
+        measures = None if targets is None else targets[batch]
         for slot, index in enumerate(batch):
             mask = None
+            if data.images[index].ndim == 1:
+                look = np.asarray(data.images[index], np.float32)
+                images.append(varied_look(config.encoder, look, data.scans[index].plane, generator))
+                continue
             if len(artifacts) == 1:
                 (artifact,) = artifacts
-                image, planes[slot], mask = _of_severity(data, int(index), artifact, config, generator)
+                image, planes[slot], mask, is_fresh = _of_severity(data, int(index), artifact, config, generator)
+                if is_fresh and measures is not None:
+                    measures[slot] = np.nan
             else:
                 image, labels[slot] = _with_fresh_artifacts(data, int(index), artifacts, config, generator)
             variation = drawn(artifacts, config, generator)
@@ -89,7 +105,8 @@ def _made(
             masks.append(None if mask is None else variation.of_mask(np.asarray(mask, np.float32) / np.float32(255)))
         severities, named = (torch.from_numpy(of_batch).to(device()) for of_batch in (labels, planes))
         found = _masks(masks, images[0].shape) if len(artifacts) == 1 and config.mask_weight else None
-        yield Fed(on_device(np.stack(images)), severities, named, found)
+        named_too = None if measures is None else torch.from_numpy(measures).to(device())
+        yield Fed(on_device(np.stack(images)), severities, named, found, named_too)
 
 
 def _masks(masks: Sequence[Image | None], shape: tuple[int, ...]) -> Masks:
@@ -99,20 +116,21 @@ def _masks(masks: Sequence[Image | None], shape: tuple[int, ...]) -> Masks:
 
 def _of_severity(
     data: Inputs, index: int, artifact: Artifact, config: FitConfig, generator: np.random.Generator
-) -> tuple[Image, int, NDArray[np.uint8] | None]:
+) -> tuple[Image, int, NDArray[np.uint8] | None, bool]:
     """The scan, or another without the artifact on which it is drawn at this scan's severity; its plane; its mask.
 
+    Last whether it is the other one.
     The mask of a scan whose voxels are moved here is no longer true: it has none.
     """
     column = list(Artifact).index(artifact)
     if artifact not in REDRAWN or generator.random() >= config.redraw:
         mask = data.masks[index] if data.masks and config.mask_weight else None
-        return np.asarray(data.images[index], np.float32), int(data.planes[index]), mask
+        return np.asarray(data.images[index], np.float32), int(data.planes[index]), mask, False
     severity = Severity(int(data.labels[index, column]))
     index = int(generator.choice(np.flatnonzero(data.labels[:, column] == Severity.NONE)))
     image = redrawn(np.asarray(data.images[index], np.float32), artifact, severity, generator)
     kept = data.masks and config.mask_weight and artifact is not Artifact.DISTORTION
-    return image, int(data.planes[index]), data.masks[index] if kept else None
+    return image, int(data.planes[index]), data.masks[index] if kept else None, True
 
 
 def _with_fresh_artifacts(

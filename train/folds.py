@@ -123,7 +123,7 @@ def tested(config: FitConfig, artifact: Artifact, scans: Inputs, part_of: Mappin
     )
     calibration = fitted_calibration(seen, validation.labels[:, index])
     subjects = [scan.subject for scan in test.scans]
-    return Graded(subjects, test.labels[:, index], probabilities(unseen, calibration))
+    return Graded(subjects, test.labels[:, index], probabilities(unseen, calibration), calibration.emphasis)
 
 
 def together(each: Sequence[Graded]) -> Graded:

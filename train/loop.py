@@ -29,6 +29,7 @@ from train.dataset import Inputs
 from train.feed import device, fed, on_device
 from train.losses import loss_of, severity_weights
 from train.masks import Segmenting, mask_loss
+from train.measures import Measuring, measures_loss
 from train.metrics import macro_f1
 from train.reweight import reweighted_loss
 from train.shared import SHARED, Shared
@@ -61,7 +62,7 @@ def fit_shared(
     for epoch, batches in list(enumerate(epochs, start=1))[stage.epochs_done :]:
         started, losses = time.monotonic(), []
         model.train()
-        for images, labels, planes, _ in fed(
+        for images, labels, planes, _, _ in fed(
             training, batches, frozenset(artifacts), config, generator, f"shared {epoch}/{len(epochs)}"
         ):
             with _autocast(config.bf16):
@@ -100,25 +101,34 @@ def fit_member(
     generator = np.random.default_rng([config.seed, index])
     member = channels_last(member.to(device()))
     segmenting = channels_last(Segmenting(member).to(device())) if config.mask_weight else None
+    measuring = Measuring(member, artifact).to(device()) if config.measure_weight else None
     target, truth = training.labels[:, index], validation.labels[:, index]
     epochs = _epochs(config, artifact, target, generator)
     loss_function = loss_of(config, target)
-    stage = _stage(segmenting or member, config.learning_rate, config, sum(map(len, epochs)), generator)
+    stage = _stage(segmenting or measuring or member, config.learning_rate, config, sum(map(len, epochs)), generator)
     stage.restore(path, key)
     for epoch, batches in list(enumerate([[], *epochs]))[stage.epochs_done :]:
         started, losses = time.monotonic(), []
         stage.model.train()
-        for images, labels, planes, masks in fed(
+        for images, labels, planes, masks, measures in fed(
             training, batches, frozenset({artifact}), config, generator, f"{artifact} {epoch}/{config.epochs}"
         ):
             with _autocast(config.bf16):
-                output, brain = segmenting(images) if segmenting else (member(images), None)
+                brain, named = None, None
+                if segmenting:
+                    output, brain = segmenting(images)
+                elif measuring:
+                    output, named = measuring(images)
+                else:
+                    output = member(images)
             severity = labels[:, index]
             terms = loss_function(output.outputs, severity)
             loss = reweighted_loss(output.features, terms, severity) if config.reweight else terms.mean()
             loss = loss + config.plane_weight * F.cross_entropy(output.plane, planes)
             if brain is not None and masks is not None:
                 loss = loss + config.mask_weight * mask_loss(brain, masks)
+            if named is not None and measures is not None:
+                loss = loss + config.measure_weight * measures_loss(named, measures)
             losses.append(_step(loss, stage))
         logits = severity_logits(member, lambda images: member(images).severity, validation, bf16=config.bf16)
         score = macro_f1(truth, probabilities(logits, fitted_calibration(logits, truth)).argmax(1))

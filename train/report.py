@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from qcnode.agreement import quadratic_kappa
 from qcnode.artifacts import Artifact
+from qcnode.ensemble.calibration import named
 from qcnode.ensemble.runtime import Ensemble
 from qcnode.ensemble.weights import Figures, Measured
 from train import metrics
@@ -19,24 +20,30 @@ from train.progress import progress
 
 @dataclass(frozen=True)
 class Graded:
-    """One artifact's probabilities (scan, severity) beside the true severities (scan,) and whose scans they are."""
+    """One artifact's probabilities (scan, severity) beside the true severities (scan,) and whose scans they are.
+
+    emphasis: what each probability counts when a severity is named.
+    """
 
     subjects: Sequence[str]
     truth: NDArray[np.int64]
     probabilities: NDArray[np.float64]
+    emphasis: tuple[float, float, float] = (1.0, 1.0, 1.0)
 
     @property
     def named(self) -> NDArray[np.int64]:
-        """The likeliest severity of each scan."""
-        return np.asarray(self.probabilities.argmax(axis=1), np.int64)
+        """The severity that is named for each scan."""
+        return named(self.probabilities, self.emphasis)
 
 
 def graded(ensemble: Ensemble, data: Inputs) -> dict[Artifact, Graded]:
     """What the ensemble says of these scans, one by one as the node grades them."""
     subjects = [scan.subject for scan in data.scans]
     said = [ensemble.grade(np.asarray(image, np.float32)) for image in progress(data.images, "evaluate")]
+    emphasis = {entry.artifact: entry.emphasis for entry in ensemble.manifest.members}
+    found = {artifact: np.array([grades[artifact].probabilities for grades in said]) for artifact in Artifact}
     return {
-        artifact: Graded(subjects, data.labels[:, index], np.array([grades[artifact].probabilities for grades in said]))
+        artifact: Graded(subjects, data.labels[:, index], found[artifact], emphasis[artifact])
         for index, artifact in enumerate(Artifact)
     }
 

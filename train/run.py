@@ -13,6 +13,7 @@ from qcnode.artifacts import Artifact
 from qcnode.errors import ConfigError
 from train.config import FitConfig
 from train.dataset import Inputs
+from train.looks import looked_at, looks
 from train.loop import fit_member, fit_shared
 from train.pretrain import PRETRAINED, start_from_pretrained
 from train.shared import SHARED, Shared, new_member, shipped_member
@@ -30,12 +31,13 @@ def fit_run(
     *,
     earlier: Path | None = None,
     init: Path | None = None,
+    renders: Inputs | None = None,
 ) -> None:
     """Train these artifacts' members into `out`; what an interrupted run with the same arguments finished is kept.
 
     scans: of the training and validation subjects at least. earlier: a run whose shared or pre-trained encoder to go on
     from. init: a weights folder whose members to go on from. No shared encoder is trained then, nor where no member
-    starts from it.
+    starts from it. renders: more scans of subjects, for members whose encoder looks at blocks.
     """
     training = scans.of(subjects_of(part_of, TRAIN))
     validation = scans.of(subjects_of(part_of, VALIDATION), copies=False)
@@ -58,7 +60,23 @@ def fit_run(
             member = shared.member(artifact, member)
         elif not init and earlier and (earlier / PRETRAINED).is_file():
             start_from_pretrained(member.encoder, its, earlier, str(artifact))
-        fit_member(its, artifact, member, training, validation, out)
+        fit_member(its, artifact, member, *_seen(its, training, validation, renders, part_of, out), out)
+
+
+def _seen(
+    its: FitConfig,
+    training: Inputs,
+    validation: Inputs,
+    renders: Inputs | None,
+    part_of: Mapping[str, str],
+    out: Path,
+) -> tuple[Inputs, Inputs]:
+    """Training and validation scans as a member is shown them."""
+    if not looks(its.encoder):
+        return training, validation
+    if renders is not None:
+        training = training.with_more(renders.of(subjects_of(part_of, TRAIN)))
+    return looked_at(its.encoder, training, out), looked_at(its.encoder, validation, out)
 
 
 def _of_shared_kind(member: FitConfig, config: FitConfig) -> bool:

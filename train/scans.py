@@ -14,7 +14,7 @@ from torch import Tensor
 from qcnode.artifacts import Plane
 from train.contrasts import Head
 
-SUBSLICES = 4  # samples through the thickness of a slice
+SUBSLICES = 4  # samples through the thickness of a slice, of a scan that is to be seen as it is
 
 # Columns: the RAS directions of (slice, row, column), each along its growing index, as DICOM lays these planes out.
 DIRECTIONS: dict[Plane, NDArray[np.float64]] = {
@@ -98,14 +98,17 @@ def clean_scan(head: Head, plane: Plane, generator: np.random.Generator) -> Clea
     return CleanScan(head, grid, pose, generator.uniform(0.35, 0.7), generator.uniform(0.22, 0.32))
 
 
-def render(scan: CleanScan, pose: Pose, displacement: Displacement | None = None) -> Rendered:
+def render(
+    scan: CleanScan, pose: Pose, displacement: Displacement | None = None, subslices: int = SUBSLICES
+) -> Rendered:
     """See the head on the scan's grid: box profile through the slice, mild blur in the plane.
 
     displacement: scanner point (n, 3) → its shift in mm, of a deformation that pulls the anatomy from point + shift.
+    subslices: samples through the thickness of a slice.
     """
     grid = scan.grid
-    fine = (grid.shape[0] * SUBSLICES, *grid.shape[1:])
-    fine_mm = (grid.spacing_mm[0] / SUBSLICES, *grid.spacing_mm[1:])
+    fine = (grid.shape[0] * subslices, *grid.shape[1:])
+    fine_mm = (grid.spacing_mm[0] / subslices, *grid.spacing_mm[1:])
     to_scanner = DIRECTIONS[grid.plane] * fine_mm
     # scanner point p → head index: R^T (p - offset) / spacing + centre, then to grid_sample's [-1, 1], z first
     size = np.array(scan.head.channels.shape[1:])
@@ -120,7 +123,7 @@ def render(scan: CleanScan, pose: Pose, displacement: Displacement | None = None
     if displacement is not None:
         points = points + _displaced(displacement, to_scanner, fine, to_unit)
     seen = torch.nn.functional.grid_sample(scan.head.channels[None], points[None], align_corners=True)[0]
-    seen = seen.reshape(4, grid.shape[0], SUBSLICES, *grid.shape[1:]).mean(dim=2)
+    seen = seen.reshape(4, grid.shape[0], subslices, *grid.shape[1:]).mean(dim=2)
     signal, brain, grey, white = seen.numpy()
     for axis in (1, 2):
         signal = ndimage.gaussian_filter1d(signal, scan.blur_voxels, axis=axis)

@@ -26,6 +26,7 @@ from qcnode.imaging.volume import Volume
 from train.acquire import Simulated, apply
 from train.brains import Source, anatomy, phantoms, sources
 from train.contrasts import WEIGHTING_SHARES, WEIGHTINGS, head
+from train.dataset import subject_name
 from train.draws import draw, draw_levels
 from train.scans import clean_scan
 from train.severity import CONTRACT, OutOfContract
@@ -72,7 +73,7 @@ def write_scan(found: Sequence[Source], out: Path, seed: int, run: int) -> tuple
     """Simulate one run and write it with its record; returns its file name and labels."""
     simulated, record = simulate_scan(found, seed, run)
     plane = Plane(record["plane"])
-    name = f"LISA_{record['patient']:04d}_run-{run:05d}_LF_{plane.suffix}.nii.gz"
+    name = f"{subject_name(record['patient'])}_run-{run:05d}_LF_{plane.suffix}.nii.gz"
     _write_nifti(out / name, simulated.volume, record["gain"])
     mask = Volume(simulated.brain.astype(np.float32), simulated.volume.affine)
     _write_nifti(out / name.replace(".nii.gz", "_mask.nii.gz"), mask, 1)
@@ -89,7 +90,7 @@ def simulate_scan(found: Sequence[Source], seed: int, run: int) -> tuple[Simulat
     generator = np.random.default_rng([seed, run])
     levels = draw_levels(generator)
     for attempt in range(1, _ATTEMPTS + 1):
-        source = _choose(found, generator)
+        source = choose(found, generator)
         plane = list(Plane)[generator.integers(3)]
         weighting = str(generator.choice(WEIGHTINGS, p=WEIGHTING_SHARES))
         length_mm = ADULT_LENGTH_MM * float(generator.uniform(0.65, 1.05))
@@ -121,7 +122,7 @@ def simulate_scan(found: Sequence[Source], seed: int, run: int) -> tuple[Simulat
     raise OutOfContract(f"run {run} found no scan of its severities in {_ATTEMPTS} draws; leave it out")
 
 
-def _choose(found: Sequence[Source], generator: np.random.Generator) -> Source:
+def choose(found: Sequence[Source], generator: np.random.Generator) -> Source:
     """A kind by its share, then one of its subjects, then one of the subject's files."""
     kinds = [kind for kind in KIND_SHARES if any(source.kind == kind for source in found)]
     shares = np.array([KIND_SHARES[kind] for kind in kinds])
@@ -147,7 +148,7 @@ def _write_subjects(path: Path, found: Sequence[Source]) -> None:
         for patient in sorted({source.patient for source in found}):
             files = [source for source in found if source.patient == patient]
             names = " ".join(source.path.name for source in files if source.path)
-            rows.writerow([f"LISA_{patient:04d}", files[0].kind, files[0].subject, names])
+            rows.writerow([subject_name(patient), files[0].kind, files[0].subject, names])
 
 
 def _runs_in(labels: Path) -> set[int]:

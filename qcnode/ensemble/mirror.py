@@ -16,12 +16,14 @@ from monai.networks.nets.resnet import ResNet, ResNetBlock
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-_BLOCK = (1, 4, 4)  # voxels averaged into one of the coarse image on which all of this happens
-_SPACING_MM = (5.0, 6.4, 6.4)  # of the coarse image, near enough
+from qcnode.ensemble.blocks import BLOCK_MM, LookingEncoder
+
 _BRIGHTEST = 2.5  # means of the foreground; what is brighter would decide the plane alone
 _SKIN, _SKIN_WIDTH = 0.35, 0.06  # means of the foreground: where the air ends, and how softly
 _HALF = (16, 32, 32)  # of a half: from the plane outwards, and along it
 _HALF_MM = 6.4
+HALVES = (4, *_HALF)  # channels: mean and difference of the halves, and of where they are head
+FIGURES = 8  # of the plane
 
 _TILTS = (-36.0, -24.0, -12.0, 0.0, 12.0, 24.0, 36.0)  # degrees from a scan axis, each way, tried first
 _OFFSETS_MM = (-8.0, 0.0, 8.0)  # from the head's centre
@@ -40,14 +42,14 @@ class MirrorPlane(NamedTuple):
     centre: Tensor
 
 
-class MirrorResNet(nn.Module):
+class MirrorResNet(LookingEncoder):
     """A small 3-D ResNet on mean and difference of a head's halves, and of their outlines.
 
     Beside its pooled maps stand the plane's figures: how alike the halves are, how far the plane is tilted and off
-    centre. (batch, 1, slice, row, column) → (batch, features).
+    centre. A layer mixes the two. (batch, 1, slice, row, column) → (batch, MIXED).
     """
 
-    _FIGURES = 8
+    MIXED = 64
 
     def __init__(self, width: int) -> None:
         super().__init__()
@@ -56,7 +58,7 @@ class MirrorResNet(nn.Module):
             ResNetBlock,
             [1, 1, 1, 1],
             widths,
-            n_input_channels=4,
+            n_input_channels=HALVES[0],
             conv1_t_size=3,
             conv1_t_stride=(1, 2, 2),
             no_max_pool=True,
@@ -64,27 +66,32 @@ class MirrorResNet(nn.Module):
             feed_forward=False,
         )
         self.resnet.avgpool = MeanAndMaximum()
-        self.figures_norm = nn.BatchNorm1d(self._FIGURES)
-        self.features = 2 * widths[-1] + self._FIGURES
+        self.figures_norm = nn.BatchNorm1d(FIGURES)
+        self.mix = nn.Sequential(nn.Dropout(0.3), nn.Linear(2 * widths[-1] + FIGURES, self.MIXED), nn.ReLU())
 
-    def forward(self, images: Tensor) -> Tensor:
-        with torch.no_grad(), torch.autocast(images.device.type, enabled=False):
-            seen = [self._seen(image) for image in images[:, 0].float()]
-            halves, figures = (torch.stack(each) for each in zip(*seen, strict=True))
-        halves = halves.contiguous(memory_format=torch.channels_last_3d)
-        return torch.cat([self.resnet(halves).float(), self.figures_norm(figures)], 1)
-
-    def _seen(self, image: Tensor) -> tuple[Tensor, Tensor]:
-        """(slice, row, column) → the resnet's input (4, *_HALF), and the plane's figures (_FIGURES,)."""
-        coarse = F.avg_pool3d(image[None, None], _BLOCK)[0, 0].clamp(0, _BRIGHTEST)
+    def look(self, blocks: Tensor) -> Tensor:
+        """The channels of the halves (HALVES), then the plane's figures (FIGURES,), in one row."""
+        coarse = blocks.clamp(0, _BRIGHTEST)
         plane = mirror_plane(coarse)
         left, right = halves_of(coarse, plane)
         inside_left, inside_right = _inside(left), _inside(right)
         channels = [left + right, (left - right).abs() * 2, inside_left + inside_right]
         channels.append((inside_left - inside_right).abs() * 2)
-        beside = ((plane.origin - plane.centre) @ plane.normal / 5).abs()
-        figures = [beside.new_tensor([plane.likeness]), plane.normal.abs(), plane.centre.abs() / 20, beside[None]]
-        return torch.stack(channels) / 2, torch.cat(figures)
+        return torch.cat([torch.stack(channels).flatten() / 2, plane_figures(plane)])
+
+    def features_of(self, looks: Tensor) -> Tensor:
+        """See `look`."""
+        halves, figures = looks[:, :-FIGURES].reshape(-1, *HALVES), looks[:, -FIGURES:]
+        maps = self.resnet(halves.contiguous(memory_format=torch.channels_last_3d)).float()
+        mixed: Tensor = self.mix(torch.cat([maps, self.figures_norm(figures)], 1))
+        return mixed
+
+
+def plane_figures(plane: MirrorPlane) -> Tensor:
+    """How alike the halves are, how far the plane is tilted, how far the head and the plane are off: (FIGURES,)."""
+    beside = ((plane.origin - plane.centre) @ plane.normal / 5).abs()
+    likeness = beside.new_tensor([plane.likeness])
+    return torch.cat([likeness, plane.normal.abs(), plane.centre.abs() / 20, beside[None]])
 
 
 class MeanAndMaximum(nn.Module):
@@ -93,6 +100,11 @@ class MeanAndMaximum(nn.Module):
     def forward(self, maps: Tensor) -> Tensor:
         flat = maps.float().flatten(2)
         return torch.cat([flat.mean(2), flat.amax(2)], 1)
+
+
+def mirror_plane_of(blocks: Tensor) -> MirrorPlane:
+    """The plane of a scan's blocks, the brightest of which do not decide it alone."""
+    return mirror_plane(blocks.clamp(0, _BRIGHTEST))
 
 
 def mirror_plane(image: Tensor) -> MirrorPlane:
@@ -123,7 +135,7 @@ class _Candidate(NamedTuple):
 
 def _best(image: Tensor, factor: int, every: int, centre: Tensor, axis: int, candidates: Tensor) -> _Candidate:
     """The best of candidates (n, 3) across an axis, by one in `every` voxels of an image coarser by `factor`."""
-    spacing = torch.tensor(_SPACING_MM, device=image.device) * factor
+    spacing = torch.tensor(BLOCK_MM, device=image.device) * factor
     chosen = _chosen(image.numel(), every).to(image.device)
     points, normals = _places(image, spacing)[chosen], _normals(candidates[:, :2], axis)
     distance = points @ normals.T - (normals @ centre + candidates[:, 2])  # (point, candidate)
@@ -152,7 +164,7 @@ def halves_of(image: Tensor, plane: MirrorPlane) -> Tensor:
     on_plane = plane.origin + u[:, None, None] * along + v[:, None] * across
     outwards = out[:, None, None, None] * plane.normal
     places = torch.stack([on_plane - outwards, on_plane + outwards])
-    return _sample(image, places.flatten(0, 2), torch.tensor(_SPACING_MM, device=image.device)).view(2, *_HALF)
+    return _sample(image, places.flatten(0, 2), torch.tensor(BLOCK_MM, device=image.device)).view(2, *_HALF)
 
 
 def _normals(tilts: Tensor, axis: int) -> Tensor:
@@ -174,7 +186,7 @@ def _places(image: Tensor, spacing: Tensor) -> Tensor:
 def _head_centre(image: Tensor) -> Tensor:
     """The centre (3,) of what is brighter than air, in mm from the image's centre."""
     inside = _inside(image).flatten()
-    return inside @ _places(image, torch.tensor(_SPACING_MM, device=image.device)) / inside.sum().clamp_min(1)
+    return inside @ _places(image, torch.tensor(BLOCK_MM, device=image.device)) / inside.sum().clamp_min(1)
 
 
 def _inside(image: Tensor) -> Tensor:
@@ -196,6 +208,5 @@ def _correlation(values: Tensor, others: Tensor) -> Tensor:
 
 
 def mirror_resnet(width: int) -> tuple[nn.Module, int]:
-    """16 × width + 8 features."""
-    encoder = MirrorResNet(width)
-    return encoder, encoder.features
+    """64 features."""
+    return MirrorResNet(width), MirrorResNet.MIXED

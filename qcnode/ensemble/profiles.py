@@ -10,14 +10,16 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-_BLOCK = (1, 4, 4)  # voxels averaged into one first
+from qcnode.ensemble.blocks import LookingEncoder
+
 _FLOOR = 0.01  # added before a logarithm, in means of the foreground
 _CLIPS = (0.05, 0.15, 0.4)  # of a step of the logarithm
 _HEAD_FROM, _AIR_TO = 0.35, 0.2  # means of the foreground
 _FEW = 8  # blocks; planes with fewer say less
+PROFILES = (3, 2 * (len(_CLIPS) + 1), 40)
 
 
-class PlaneProfiles(nn.Module):
+class PlaneProfiles(LookingEncoder):
     """A small 1-D network on the profiles across slices, across rows and across columns, which share it.
 
     (batch, 1, slice, row, column) → (batch, 12 × width).
@@ -25,7 +27,7 @@ class PlaneProfiles(nn.Module):
 
     def __init__(self, width: int) -> None:
         super().__init__()
-        channels = 2 * (len(_CLIPS) + 1)
+        channels = PROFILES[1]
         self.network = nn.Sequential(
             nn.BatchNorm1d(channels),
             *_layer(channels, width),
@@ -36,20 +38,22 @@ class PlaneProfiles(nn.Module):
         )
         self.features = 3 * 4 * width
 
-    def forward(self, images: Tensor) -> Tensor:
-        with torch.no_grad(), torch.autocast(images.device.type, enabled=False):
-            profiles = torch.stack([plane_profiles(image) for image in images[:, 0].float()])
-        maps = self.network(profiles.flatten(0, 1)).float()
-        return torch.cat([maps.mean(2), maps.amax(2)], 1).view(len(images), -1)
+    def look(self, blocks: Tensor) -> Tensor:
+        """The profiles of PROFILES in one row."""
+        return plane_profiles(blocks).flatten()
+
+    def features_of(self, looks: Tensor) -> Tensor:
+        """See `look`."""
+        maps = self.network(looks.view(-1, *PROFILES[1:])).float()
+        return torch.cat([maps.mean(2), maps.amax(2)], 1).view(len(looks), -1)
 
 
-def plane_profiles(image: Tensor) -> Tensor:
-    """(slice, row, column) → (3, 8, position): for each axis the mean step over every plane, in head and in air.
+def plane_profiles(blocks: Tensor) -> Tensor:
+    """The mean step over every plane across each axis, in head and in air, of one scan's blocks.
 
-    Of the eight, four are the head's and four the air's: the mean step for each of _CLIPS, relative to it, and how
-    much of the plane there is.
+    (slice, block row, block column) → PROFILES, which is (axis, channel, position). Four of the eight channels are the
+    head's and four the air's: the mean step for each of _CLIPS, relative to it, and how much of the plane there is.
     """
-    blocks = F.avg_pool3d(image[None, None], _BLOCK)[0, 0]
     logarithm = torch.log(blocks + _FLOOR)
     head, air = blocks > _HEAD_FROM, (blocks > 0) & (blocks < _AIR_TO)
     longest = max(blocks.shape)

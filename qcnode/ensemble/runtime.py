@@ -13,7 +13,7 @@ from safetensors.torch import load as load_tensors
 from torch import Tensor
 
 from qcnode.artifacts import Artifact, Plane, Severity
-from qcnode.ensemble.calibration import Calibration, probabilities
+from qcnode.ensemble.calibration import Calibration, named, probabilities
 from qcnode.ensemble.model import Member, channels_last
 from qcnode.ensemble.weights import Manifest, MemberEntry, read_manifest, shipped_folder, verified_file
 from qcnode.errors import ConfigError
@@ -31,7 +31,7 @@ class Ensemble:
         self.preprocessing = manifest.preprocessing
         self.device = device
         self._members = members
-        self._calibration = {m.artifact: Calibration(m.temperature, m.bias) for m in manifest.members}
+        self._calibration = {m.artifact: Calibration(m.temperature, m.bias, m.emphasis) for m in manifest.members}
         # A thread for a member, not all threads for each: where another process wants a core too, threads that share
         # an operation wait for the slowest of them after every operation, and one grade takes ten times as long.
         at_once = min(threads, len(members)) if device.type == "cpu" else 1
@@ -51,12 +51,13 @@ class Ensemble:
         return cls(manifest, members, target, threads or torch.get_num_threads())
 
     def grade(self, network_input: NDArray[np.float32]) -> dict[Artifact, Grade]:
-        """Each artifact's likeliest severity and the probabilities of all three, for one scan's network input."""
+        """Each artifact's severity and the probabilities of all three, for one scan's network input."""
         grades = {}
         for artifact, logits in self.logits(network_input).items():
-            none, moderate, severe = (float(p) for p in probabilities(logits, self._calibration[artifact]))
-            named = Severity(int(np.argmax([none, moderate, severe])))
-            grades[artifact] = Grade(named, (none, moderate, severe))
+            calibration = self._calibration[artifact]
+            found = probabilities(logits, calibration)
+            none, moderate, severe = (float(p) for p in found)
+            grades[artifact] = Grade(Severity(int(named(found, calibration.emphasis))), (none, moderate, severe))
         return grades
 
     def logits(self, network_input: NDArray[np.float32]) -> dict[Artifact, NDArray[np.float32]]:

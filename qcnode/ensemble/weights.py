@@ -58,8 +58,9 @@ class MemberEntry(_Strict):
     preprocessing: str
     classes: tuple[str, ...] = CLASSES  # of the severity head, in this order
     planes: tuple[str, ...] = tuple(Plane)  # of the plane head, in this order
-    temperature: float = Field(1.0, gt=0)  # with bias: qcnode.ensemble.calibration
+    temperature: float = Field(1.0, gt=0)  # with bias and emphasis: qcnode.ensemble.calibration
     bias: tuple[float, float, float] = (0.0, 0.0, 0.0)
+    emphasis: tuple[float, float, float] = (1.0, 1.0, 1.0)
     training: dict[str, object]  # the configuration of `python -m train fit`
     commit: str
     figures: Figures | None = None  # None only while export is measuring them

@@ -48,7 +48,7 @@ def network_input(volume: Volume, preprocessing: str = PREPROCESSING) -> NDArray
         return scored
     array = _on_grid(*_oriented(volume))
     low, high = INTENSITY_RANGE
-    scaled: NDArray[np.float32] = np.clip(_centred(array) / np.float32(_foreground_mean(array)), low, high)
+    scaled: NDArray[np.float32] = np.clip(_centred(array) / np.float32(foreground_mean(array)), low, high)
     return scaled
 
 
@@ -108,7 +108,7 @@ def _centred(array: NDArray[np.float32]) -> NDArray[np.float32]:
     return out
 
 
-def _foreground_mean(array: NDArray[np.float32]) -> float:
+def foreground_mean(array: NDArray[np.float32]) -> float:
     """Mean of the voxels above Otsu's threshold (doi:10.1109/TSMC.1979.4310076), without the brightest outliers."""
     positive = array[array > 0].astype(np.float64)
     positive = positive[positive <= np.quantile(positive, _BRIGHTEST_SHARE)]

@@ -1,0 +1,36 @@
+"""Scans as blocks of voxels, for encoders that look at a head as a whole, and the part of them that does not learn."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+BLOCK = (1, 4, 4)  # voxels averaged into one block: about 5 × 6.4 × 6.4 mm
+BLOCK_MM = (5.0, 6.4, 6.4)  # near enough
+
+
+def blocks_of(images: Tensor) -> Tensor:
+    """(batch, 1, slice, row, column) → (batch, slice, block row, block column)."""
+    return F.avg_pool3d(images, BLOCK)[:, 0]
+
+
+class LookingEncoder(nn.Module):
+    """An encoder whose first part is fixed, so that training makes its look at a scan once and keeps it."""
+
+    @abstractmethod
+    def look(self, blocks: Tensor) -> Tensor:
+        """What the fixed part makes of one scan: (slice, block row, block column) → (figure,)."""
+
+    @abstractmethod
+    def features_of(self, looks: Tensor) -> Tensor:
+        """What the learned part makes of looks: (batch, figure) → (batch, feature)."""
+
+    def forward(self, images: Tensor) -> Tensor:
+        """(batch, 1, slice, row, column), or looks that were made before (batch, figure), → (batch, feature)."""
+        if images.dim() > 2:
+            with torch.no_grad(), torch.autocast(images.device.type, enabled=False):
+                images = torch.stack([self.look(blocks) for blocks in blocks_of(images.float())])
+        return self.features_of(images)

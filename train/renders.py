@@ -1,0 +1,201 @@
+"""Heads rendered straight onto blocks of voxels: thousands of scans, as coarse as some encoders look at them.
+
+What tells how a head lies, is bent, shaded or banded is as large as the head. An encoder that begins by averaging
+blocks of 4 × 4 pixels (qcnode/ensemble/blocks.py) sees the same in a scan that was never finer, and such a scan is made
+many times faster. Positioning, Banding, Contrast and Distortion are drawn and measured as in `simulate`; noise is there
+as it is after averaging; zippers and motion, which are finer than a block, are not: their severity is 0.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import multiprocessing
+from collections.abc import Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import replace
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from qcnode.artifacts import Artifact, Plane, Severity
+from qcnode.ensemble.blocks import BLOCK
+from qcnode.errors import ConfigError
+from qcnode.imaging.preprocess import INPUT_SHAPE, INTENSITY_RANGE, foreground_mean
+from train import acquire
+from train.brains import Source, anatomy, phantoms, sources
+from train.contrasts import WEIGHTING_SHARES, WEIGHTINGS, Head, head
+from train.dataset import Inputs, Scan, subject_name
+from train.draws import Draw, Levels, draw
+from train.measures import MEASURES
+from train.progress import progress
+from train.scans import CleanScan, Grid, Rendered, clean_scan, render
+from train.severity import OutOfContract, severity_of
+from train.simulate import ADULT_LENGTH_MM, PHANTOMS, choose
+
+log = logging.getLogger(__name__)
+
+RENDERED = (Artifact.POSITIONING, Artifact.BANDING, Artifact.CONTRAST, Artifact.DISTORTION)
+_PARTS_SCANS = 400  # in one file
+_SCANS_A_HEAD = 8  # as a head takes longer than a scan of it
+_LEVEL_SHARES = (0.5, 0.25, 0.25)  # of each artifact's severities, one artifact apart from another
+_NOISE_SHARES = (0.6, 0.25, 0.15)
+_FINE = 2  # samples along a block's row and column
+_SUBSLICES = 2
+_CONTRAST_LEFT = 0.94  # of grey and white, when they are averaged over the fine samples; median of forty heads
+_CLEAN = {"motion_nrms": 0.0, "zipper_amplitude": 0.0, "zipper_lines": 1.0}
+
+
+class _Render(NamedTuple):
+    """One scan: blocks (slice, row, column), and what `simulate` writes beside one."""
+
+    blocks: NDArray[np.float16]
+    labels: list[int]
+    plane: Plane
+    measured: dict[str, float]
+
+
+def render_corpus(brains_folder: Path, out: Path, count: int, seed: int, workers: int = 2) -> None:
+    """Write `count` renders into `out`, some hundreds in a file; files that are there already stay."""
+    found = sources(brains_folder) + phantoms(PHANTOMS)
+    out.mkdir(parents=True, exist_ok=True)
+    parts = range(-(-count // _PARTS_SCANS))
+    context = multiprocessing.get_context("spawn")  # torch's threads do not survive a fork
+    with ProcessPoolExecutor(workers, context, initializer=torch.set_num_threads, initargs=(1,)) as pool:
+        for future in progress([pool.submit(_write_part, found, out, seed, part) for part in parts], "render"):
+            future.result()
+
+
+def read_renders(folder: Path) -> Inputs:
+    """The folder's renders, whose images are blocks; raises ConfigError for a folder without any."""
+    scans, images, labels, planes, measured = [], [], [], [], []
+    for path in sorted(folder.glob("*.npz")):
+        with np.load(path) as part:
+            record = json.loads(str(part["record"]))
+            images += list(part["blocks"])
+        for number, (subject, plane, its) in enumerate(
+            zip(record["subjects"], record["planes"], record["labels"], strict=True)
+        ):
+            name = f"{subject}_copy-{path.stem}-{number}_{Plane(plane).suffix}.nii.gz"  # is_copy: never measured on
+            scans.append(Scan(folder / name, subject, Plane(plane), tuple(its)))
+        labels += record["labels"]
+        planes += [list(Plane).index(Plane(plane)) for plane in record["planes"]]
+        measured += record["measured"]
+    if not scans:
+        raise ConfigError(f"{folder} holds no renders; make them with `python -m train render`.")
+    return Inputs(scans, images, np.array(labels, np.int64), np.array(planes, np.int64), (), measured)
+
+
+def _write_part(found: Sequence[Source], out: Path, seed: int, number: int) -> None:
+    path = out / f"renders-{seed}-{number:04d}.npz"
+    if path.is_file():
+        return
+    generator = np.random.default_rng([seed, number])
+    renders: list[_Render] = []
+    subjects: list[str] = []
+    while len(renders) < _PARTS_SCANS:
+        source = choose(found, generator)
+        weighting = str(generator.choice(WEIGHTINGS, p=WEIGHTING_SHARES))
+        length_mm = ADULT_LENGTH_MM * float(generator.uniform(0.65, 1.05))
+        made = _scans_of(head(anatomy(source), weighting, length_mm, generator), generator)
+        renders += made
+        subjects += [subject_name(source.patient)] * len(made)
+    record = {
+        "subjects": subjects[:_PARTS_SCANS],
+        "planes": [render.plane.value for render in renders[:_PARTS_SCANS]],
+        "labels": [render.labels for render in renders[:_PARTS_SCANS]],
+        "measured": [render.measured for render in renders[:_PARTS_SCANS]],
+    }
+    blocks = np.stack([render.blocks for render in renders[:_PARTS_SCANS]])
+    partial_file = path.with_suffix(".partial")
+    with partial_file.open("wb") as file:
+        np.savez(file, blocks=blocks, record=np.array(json.dumps(record)))
+    partial_file.replace(path)
+
+
+def _scans_of(its: Head, generator: np.random.Generator) -> list[_Render]:
+    """Renders of one head; a draw whose severities cannot be reached is left out."""
+    made = []
+    for _ in range(_SCANS_A_HEAD):
+        scan = clean_scan(its, list(Plane)[generator.integers(len(Plane))], generator)
+        try:
+            made.append(rendered(scan, draw(generator, _levels(generator)), generator))
+        except OutOfContract as reason:
+            log.debug("render_rejected reason=%s", reason)
+    return made
+
+
+def rendered(scan: CleanScan, drawn: Draw, generator: np.random.Generator) -> _Render:
+    """A drawn scan as blocks of the network input. Raises OutOfContract as `train.acquire.apply` does."""
+    measured = dict(_CLEAN)
+    pose = acquire.positioned(scan, drawn, measured)
+    deformation = acquire.deformation(scan, drawn, pose, measured)
+    coarse = _on_blocks(scan)
+    seen = render(coarse, pose, deformation, subslices=_SUBSLICES)
+    seen = replace(seen, signal=seen.signal / np.float32(seen.signal[seen.brain > 0.5].mean()))
+    covered = _covered(scan.grid, coarse.grid)
+    box = tuple(slice(int(np.flatnonzero(c)[0]), int(np.flatnonzero(c)[-1]) + 1) for c in covered)
+    inside = Rendered(*(channel[box] for channel in (seen.signal, seen.brain, seen.grey, seen.white)))
+    coarse = replace(coarse, grid=replace(coarse.grid, shape=inside.signal.shape))
+    signal = acquire.signal_of(coarse, inside, drawn, measured)
+    band = acquire.banding(coarse, inside, drawn, measured)
+    sigma = measured["noise_sigma"] = drawn.noise_sigma
+    labels = {artifact: severity_of(artifact, measured) for artifact in Artifact}
+    if wrong := [artifact for artifact in Artifact if labels[artifact] != drawn.levels[artifact.value]]:
+        raise OutOfContract(f"{', '.join(wrong)} did not reach the drawn severity; draw the scan again")
+    expected = _with_noise_floor(signal, sigma) * band
+    scale = foreground_mean(np.abs(expected + sigma * generator.standard_normal(expected.shape, np.float32)))
+    values, gain = (np.zeros(seen.signal.shape, np.float32) for _ in range(2))
+    values[box], gain[box] = expected / scale, band * np.float32(sigma / scale)
+    share = covered[0][:, None, None] * covered[1][:, None] * covered[2]
+    values, gain = (_averaged(each * share.astype(np.float32)) for each in (values, gain))
+    # The mean of a block's pixels varies as one pixel does by the root of their number, in the air a little less.
+    spread = gain / np.sqrt(np.prod(BLOCK)) * np.where(values < 2 * gain, 0.65, 1.0)
+    noisy = values + spread * generator.standard_normal(values.shape)
+    measured["contrast_seen"] = abs(measured["clean_contrast"]) * measured["contrast_left"] / _CONTRAST_LEFT
+    return _Render(
+        np.clip(noisy, *INTENSITY_RANGE).astype(np.float16),
+        [int(labels[artifact]) for artifact in Artifact],
+        scan.grid.plane,
+        {key: float(measured[key]) for keys in MEASURES.values() for key in keys},
+    )
+
+
+def _on_blocks(scan: CleanScan) -> CleanScan:
+    """The scan on samples of the network input's blocks, which reach beyond the field of view."""
+    slice_mm, row_mm, column_mm = scan.grid.spacing_mm
+    slices, rows, columns = INPUT_SHAPE
+    shape = (slices, rows * _FINE // BLOCK[1], columns * _FINE // BLOCK[2])
+    spacing_mm = (slice_mm, row_mm * BLOCK[1] / _FINE, column_mm * BLOCK[2] / _FINE)
+    return replace(scan, grid=Grid(scan.grid.plane, shape, spacing_mm), contrast=scan.contrast * _CONTRAST_LEFT)
+
+
+def _covered(grid: Grid, coarse: Grid) -> list[NDArray[np.float64]]:
+    """Along each axis, the share of every coarse sample that the scan's field of view covers."""
+    shares = []
+    for size, mm, count, coarse_mm in zip(grid.shape, grid.spacing_mm, coarse.shape, coarse.spacing_mm, strict=True):
+        from_centre = np.abs(np.arange(count) - (count - 1) / 2) * coarse_mm
+        shares.append(np.clip((size * mm / 2 - from_centre) / coarse_mm + 0.5, 0, 1))
+    return shares
+
+
+def _with_noise_floor(signal: NDArray[np.float32], sigma: float) -> NDArray[np.float32]:
+    """About the mean of a Rician variable: σ √(π/2) without signal, √(signal² + σ²) with much."""
+    little = np.exp(-((signal / max(sigma, 1e-3)) ** 2) / 4)
+    floor = sigma**2 * (np.pi / 2 * little + 1 - little)
+    return np.asarray(np.sqrt(signal**2 + floor), np.float32)
+
+
+def _averaged(samples: NDArray[np.float32]) -> NDArray[np.float32]:
+    slices, rows, columns = samples.shape
+    return np.asarray(samples.reshape(slices, rows // _FINE, _FINE, columns // _FINE, _FINE).mean((2, 4)))
+
+
+def _levels(generator: np.random.Generator) -> Levels:
+    """Severities, each artifact's apart from the others': a head may lie askew and be bent."""
+    shares = dict.fromkeys(RENDERED, _LEVEL_SHARES) | {Artifact.NOISE: _NOISE_SHARES}
+    drawn = {artifact: Severity(int(generator.choice(3, p=its))) for artifact, its in shares.items()}
+    return dict.fromkeys(Artifact, Severity.NONE) | drawn
