@@ -23,7 +23,7 @@ from qcnode.states import DeliveryState
 from qcnode.verdict import Assessment, not_assessable
 from qcnode.web.server import WebServer
 
-ELSEWHERE = ("/scanners", "/system", "/series/1.2.3/volume.nii.gz")  # its images are not in this test's spool
+ELSEWHERE = ("/series/1.2.3/volume.nii.gz",)  # its images are not in this test's spool
 HOSTILE_AE = '<b x="&">AE</b>'
 
 

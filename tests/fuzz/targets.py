@@ -18,9 +18,9 @@ from qcnode.assess import assess
 from qcnode.config import Completeness, Eligibility
 from qcnode.errors import QcnodeError
 from qcnode.imaging.eligibility import check_eligible
+from qcnode.imaging.likeness import check_assessable
 from qcnode.imaging.preprocess import PREPROCESSING
 from qcnode.imaging.stack import UNREADABLE
-from qcnode.imaging.likeness import check_assessable
 from qcnode.imaging.volume import volume_from_instances
 from qcnode.intake.completeness import AssociationState, completeness
 from qcnode.intake.facts import Facts, read_facts
