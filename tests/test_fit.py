@@ -13,13 +13,13 @@ import torch
 from lisa_folder import write_lisa_folder
 from safetensors.torch import load_file, save_file
 
-from qcnode.artifacts import Artifact
+from qcnode.artifacts import Artifact, Plane
 from qcnode.assess import assess_volume
 from qcnode.ensemble.model import Member, Output
 from qcnode.ensemble.runtime import Ensemble
 from qcnode.ensemble.weights import read_manifest
+from qcnode.imaging import phantom
 from qcnode.imaging.preprocess import INPUT_SHAPE
-from qcnode.imaging.volume import volume_from_nifti
 from train import loop
 from train.__main__ import main
 from train.config import FitConfig
@@ -243,7 +243,7 @@ def test_every_patient_is_tested_once_a_repeat_and_the_figures_are_pooled(
         assert len({line.split(",")[0] for lines in rows for line in lines}) == 24
 
 
-def test_members_of_cubes_are_graded_on_cubes(data: Path, tmp_path: Path) -> None:
+def test_members_of_cubes_are_graded_on_cubes(tmp_path: Path) -> None:
     config = FitConfig(encoder="densenet169", width=2, preprocessing="cube-1", variation="half-turn")
     for artifact in Artifact:
         save_file(new_member(config).state_dict(), tmp_path / f"{artifact}.safetensors")
@@ -255,7 +255,7 @@ def test_members_of_cubes_are_graded_on_cubes(data: Path, tmp_path: Path) -> Non
     assert ensemble.preprocessing == "cube-1"
     with pytest.raises(ValueError, match="shape"):
         ensemble.grade(np.zeros(INPUT_SHAPE, np.float32))
-    assessment = assess_volume(volume_from_nifti(next(data.glob("*.nii.gz"))), ensemble)
+    assessment = assess_volume(phantom.head(np.random.default_rng(60), Plane.AXIAL), ensemble)
     assert set(assessment.grades) == set(Artifact)
 
 
