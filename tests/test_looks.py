@@ -132,7 +132,9 @@ def test_members_that_look_are_trained_with_renders_beside_the_scans(encoder: st
         "measured": [{"band_depth": 0.1} for _ in found],
     }
     np.savez(more / "part.npz", blocks=torch.stack(blocks).numpy().astype(np.float16), record=json.dumps(record))
-    arguments = ["fit", "--data", str(data), "--out", str(out), "--encoder", encoder, "--width", "2", "--epochs", "1"]
+    config = tmp_path / "site.toml"
+    config.write_text(f'encoder = "{encoder}"\nwidth = 2\nepochs = 1\nbf16 = false\nmeasure_weight = 1.0\n')
+    arguments = ["fit", "--data", str(data), "--out", str(out), "--config", str(config)]
     assert main([*arguments, "--artifact", "Banding", "--renders", str(more), "--cache", str(tmp_path)]) == 0
     trained = json.loads((out / "Banding.json").read_text())["training"]["training_scans"]
     split = json.loads((out / "split.json").read_text())
