@@ -357,7 +357,7 @@ def test_the_commands(site: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytes
         assert ended.value.code == 0
         return " ".join(capsys.readouterr().out.split())
 
-    assert "Nothing was graded in shadow yet" in run("compare")
+    assert "set shadow in [assessing]" in run("compare")
     assert run("compare", "--json") == "null"
     with Store.open(load(site).state) as store:
         spool = Spool(load(site).state.folder)

@@ -34,7 +34,11 @@ def compare(
         return
     out = console()
     if compared is None:
-        out.print("Nothing was graded in shadow yet; set [assessing] shadow, and start the node.", soft_wrap=True)
+        out.print(
+            "Nothing was graded in shadow yet; set shadow in [assessing], and start the node.",
+            soft_wrap=True,
+            markup=False,
+        )
         return
     scans = "1 scan" if compared.scans == 1 else f"{compared.scans} scans"
     out.print(f"Active {compared.active}, in shadow {compared.shadow}: {scans}.", soft_wrap=True)
