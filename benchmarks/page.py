@@ -146,7 +146,7 @@ def _one(
     rows[AssessmentRow].append(
         {"id": number, "series_uid": uid, "revision": 1, "decision": decision, "plane": generator.choice(list(Plane))}
         | {"reasons": ["A sentence of usual length about what was seen."], "ensemble": "e", "seconds": {}}
-        | {"at": at + seconds}
+        | {"at": at + seconds, "noise": generator.gauss(0.03, 0.003), "planes": f"documents/{number}.png"}
     )
     for artifact, severity in severities.items():
         grade = {"artifact": artifact, "severity": severity, "p0": 0.7, "p1": 0.2, "p2": 0.1}

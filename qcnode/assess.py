@@ -17,6 +17,7 @@ from qcnode.config import Eligibility
 from qcnode.errors import Excluded, NotAssessable
 from qcnode.imaging.eligibility import check_eligible
 from qcnode.imaging.likeness import check_assessable
+from qcnode.imaging.noise import noise_level
 from qcnode.imaging.preprocess import network_input
 from qcnode.imaging.preview import sections
 from qcnode.imaging.stack import UNREADABLE
@@ -105,9 +106,18 @@ def _assess(
         return Assessment(
             not_assessable(str(error)), series_uid, plane, ensemble=ensemble.id, seconds=seconds, preview=preview
         )
-    preview = sections(volume)
+    preview, noise = sections(volume), noise_level(volume)
     lap("preview")
-    return Assessment(verdict(grades, policy), series_uid, volume.plane, grades, ensemble.id, seconds, None, preview)
+    return Assessment(
+        verdict(grades, policy),
+        series_uid,
+        volume.plane,
+        grades,
+        ensemble.id,
+        seconds,
+        preview=preview,
+        noise=noise,
+    )
 
 
 def _header(instance: bytes) -> Dataset | None:

@@ -2,6 +2,7 @@
 
     ledger.sqlite3            as it was at one instant
     documents/<UID>.dcm       those that this ledger names
+    documents/<UID>.png       and the pictures of three planes
     export.key                with which `qcnode export` names patients, once it has
     SHA256SUMS                of all of them, as `sha256sum -c` reads it
 
@@ -28,6 +29,10 @@ from qcnode.intake.disk import sync_folder
 from qcnode.ledger.store import Store
 
 LEDGER, SUMS, KEY = "ledger.sqlite3", "SHA256SUMS", "export.key"
+_FILES = (
+    "SELECT path FROM document WHERE path IS NOT NULL UNION SELECT planes FROM assessment WHERE planes IS NOT NULL "
+    "ORDER BY path"
+)
 _ONLY_US = 0o600  # documents name patients
 
 
@@ -38,7 +43,7 @@ class Backup:
     file: Path
     series: int
     documents: int
-    missing: tuple[str, ...]  # documents that the ledger names and the folder has lost
+    missing: tuple[str, ...]  # documents and pictures that the ledger names and the folder has lost
     size: int  # bytes
 
 
@@ -67,16 +72,17 @@ def back_up(state: StateFolder, file: Path) -> Backup:
         raise ConfigError(f"{file} is there already; give another name.") from error
     except OSError as error:
         raise ConfigError(f"{file} cannot be written ({error.strerror}); give another place, or make room.") from error
-    return Backup(file, series, len(paths) - len(missing), tuple(missing), size)
+    documents = sum(path.endswith(".dcm") for path in {*paths}.difference(missing))
+    return Backup(file, series, documents, tuple(missing), size)
 
 
 def _contents(ledger: Path) -> tuple[int, list[str]]:
-    """The number of series in the copy, and the paths of the documents that it names."""
+    """The number of series in the copy, and the paths of the documents and pictures that it names."""
     with closing(sqlite3.connect(ledger)) as connection:
         if connection.execute("PRAGMA quick_check").fetchall() != [("ok",)]:
             raise PermanentError("The ledger is damaged; stop the node and restore an earlier backup.")
         (series,) = connection.execute("SELECT count(*) FROM series").fetchone()
-        rows = connection.execute("SELECT path FROM document WHERE path IS NOT NULL ORDER BY path").fetchall()
+        rows = connection.execute(_FILES).fetchall()
     return series, [path for (path,) in rows]
 
 

@@ -183,6 +183,10 @@ def finish(store: Store, folder: Path, claim: Claim, outcome: Outcome, settings:
         path = Path("documents") / f"{document.sop_instance_uid}.dcm"
         write_durably(folder / path, document.data)
         documents.append(NewDocument(document.kind, document.sop_class_uid, document.sop_instance_uid, path=str(path)))
+    planes = None
+    if outcome.planes:  # beside the documents, whose UID belongs to this revision and ensemble
+        planes = str(Path("documents") / f"{documents[0].sop_instance_uid}.png")
+        write_durably(folder / planes, outcome.planes)
     due: list[tuple[str, str]] = []
     if assessment.excluded is None:
         kinds = {document.kind for document in documents}
@@ -198,7 +202,7 @@ def finish(store: Store, folder: Path, claim: Claim, outcome: Outcome, settings:
             documents.append(NewDocument("alert", title=title, body=body))
     forwarded = outbox.forwardings(settings.destinations, assessment.verdict.decision)
     waiting = outbox.escalations(assessment.verdict.decision, settings.alert_names())
-    return store.finish(claim, assessment, documents, due, now, forwarded, waiting)
+    return store.finish(claim, assessment, documents, due, now, forwarded, waiting, planes)
 
 
 def retain_once(

@@ -84,6 +84,7 @@ class Assessment:
 
     `grades` holds all seven artifacts, or none when the verdict is not_assessable. `excluded` says why the series is
     not for assessment, else None. `preview` is an axial, a coronal and a sagittal section, uint8, isotropic pixels.
+    `noise` is the noise over the head's signal, where the background tells it.
     """
 
     verdict: Verdict
@@ -94,6 +95,7 @@ class Assessment:
     seconds: Mapping[str, float] = field(default_factory=dict)
     excluded: str | None = None
     preview: tuple[NDArray[np.uint8], ...] = ()
+    noise: float | None = None
 
 
 # What a colleague would say at the bedside: the artifact as it reads in a sentence, and what to do before a repeat.

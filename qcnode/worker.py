@@ -49,6 +49,7 @@ class Outcome:
 
     assessment: Assessment
     documents: tuple[Document, ...]
+    planes: bytes = b""  # the sections as a PNG for the page; empty without a volume
 
 
 def prepare_process(last: bool = False) -> None:
@@ -97,6 +98,7 @@ def score(job: Job) -> Assessment:
 def work(job: Job) -> Outcome:
     """Assess the series and build its documents."""
     from qcnode.assess import assess
+    from qcnode.imaging.planes import planes
     from qcnode.reporting.documents import documents
 
     ensemble = _ensemble(job.assessing.weights, job.assessing.device, job.assessing.threads)
@@ -105,4 +107,4 @@ def work(job: Job) -> Outcome:
         return Outcome(assessment, ())
     assessment = replace(assessment, verdict=of_a_part(assessment.verdict, job.missing, job.announced))
     built = documents(assessment, job.instances, revision=job.revision, at=job.at, predecessor_uid=job.predecessor_uid)
-    return Outcome(assessment, built)
+    return Outcome(assessment, built, planes(assessment.preview) if assessment.preview else b"")

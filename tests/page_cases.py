@@ -39,7 +39,9 @@ def claimed(store: Store, series_uid: str = "1.2.3", revision: int = 1) -> Claim
     return claim
 
 
-def assessed(store: Store, folder: Path, assessment: Assessment, series_uid: str = "1.2.3") -> dict[str, NewDocument]:
+def assessed(
+    store: Store, folder: Path, assessment: Assessment, series_uid: str = "1.2.3", planes: str | None = None
+) -> dict[str, NewDocument]:
     """A series with this assessment, its documents in the state folder, on their way to an archive."""
     received(store, series_uid)
     made = {}
@@ -51,7 +53,7 @@ def assessed(store: Store, folder: Path, assessment: Assessment, series_uid: str
             document.kind, document.sop_class_uid, document.sop_instance_uid, path=str(path)
         )
     deliveries = [(kind, "pacs") for kind in made]
-    assert store.finish(claimed(store, series_uid), assessment, list(made.values()), deliveries, NOW)
+    assert store.finish(claimed(store, series_uid), assessment, list(made.values()), deliveries, NOW, planes=planes)
     return made
 
 

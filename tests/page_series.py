@@ -14,10 +14,10 @@ from qcnode.verdict import Assessment, Grade, not_assessable, verdict
 KINDS = ("report", "flag", "capture")
 
 
-def graded(plane: Plane = Plane.AXIAL, **severities: int) -> Assessment:
+def graded(plane: Plane = Plane.AXIAL, noise: float | None = 0.03, **severities: int) -> Assessment:
     """Grades by the default policy; artifacts that are not named are clean."""
     grades = {artifact: Grade(Severity(severities.get(artifact.value, 0)), (0.2, 0.3, 0.5)) for artifact in Artifact}
-    return Assessment(verdict(grades), plane=plane, grades=grades, ensemble="e-1")
+    return Assessment(verdict(grades), plane=plane, grades=grades, ensemble="e-1", noise=noise)
 
 
 def ungraded() -> Assessment:

@@ -42,7 +42,9 @@ def grade(store: Store, folder: Path, number: int) -> None:
     (folder / path).parent.mkdir(exist_ok=True)
     (folder / path).write_bytes(f"document {number}".encode() * 100)
     report = NewDocument("report", "1.2.840.10008.5.1.4.1.1.88.34", sop, str(path))
-    assert store.finish(claim, Assessment(Verdict(Decision.ACCEPT, ()), uid), [report], [("report", "pacs")], NOW)
+    (folder / path.with_suffix(".png")).write_bytes(f"picture {number}".encode())
+    assessment, planes = Assessment(Verdict(Decision.ACCEPT, ()), uid), str(path.with_suffix(".png"))
+    assert store.finish(claim, assessment, [report], [("report", "pacs")], NOW, planes=planes)
 
 
 @contextmanager
@@ -94,6 +96,7 @@ def test_a_backup_taken_while_writes_go_on_opens_whole_in_a_new_folder(state: St
             for document in documents:
                 kept, copied = (f / str(document.path) for f in (state.folder, again.folder))
                 assert copied.read_bytes() == kept.read_bytes()
+                assert copied.with_suffix(".png").read_bytes() == kept.with_suffix(".png").read_bytes()
             assert store.overview.counters().queues["deliver"] == len(documents)
             grade(store, again.folder, 999)  # and it takes new ones
     assert backups[0].series <= backups[1].series <= backups[2].series
@@ -110,7 +113,7 @@ def test_the_sums_cover_every_file_and_nobody_else_may_read_them(state: StateFol
         assert {entry.mode for entry in tar} == {0o600}
     sums = dict(reversed(line.split("  ")) for line in files.pop("SHA256SUMS").decode().splitlines())
     assert sums == {name: hashlib.sha256(data).hexdigest() for name, data in files.items()}
-    assert set(sums) == {"ledger.sqlite3", "documents/2.25.1.dcm", "export.key"}
+    assert set(sums) == {"ledger.sqlite3", "documents/2.25.1.dcm", "documents/2.25.1.png", "export.key"}
 
 
 def test_a_document_that_is_lost_is_told(state: StateFolder, tmp_path: Path) -> None:

@@ -21,7 +21,7 @@ from qcnode.ledger.scanners import scanner_name
 from qcnode.ledger.store import Store
 from qcnode.people import Role
 from qcnode.verdict import Decision
-from qcnode.web.figures import RESCAN, SECONDS, Period, figures
+from qcnode.web.figures import NOISE, RESCAN, SECONDS, Period, figures
 
 NOW = utc_now()
 HOSTILE = "=1+<b>&\"'</b>"
@@ -45,9 +45,9 @@ def period(days: int = 30) -> Period:
 
 
 def test_the_figures_are_those_that_one_counts_by_hand(store: Store) -> None:
-    series(store, "1.1", graded(Motion=2, Zipper=1), seconds=4.0, at=NOW)
-    series(store, "1.2", graded(Zipper=1), seconds=2.0, at=NOW)
-    series(store, "1.3", graded(), seconds=9.0, at=NOW)
+    series(store, "1.1", graded(Motion=2, Zipper=1, noise=0.02), seconds=4.0, at=NOW)
+    series(store, "1.2", graded(Zipper=1, noise=0.09), seconds=2.0, at=NOW)
+    series(store, "1.3", graded(noise=None), seconds=9.0, at=NOW)
     series(store, "1.4", ungraded(), seconds=1.0, at=NOW)
     series(store, "1.5", graded(), at=NOW - timedelta(days=2), seconds=3.0)
     (found,) = figures(store, period())
@@ -58,6 +58,8 @@ def test_the_figures_are_those_that_one_counts_by_hand(store: Store) -> None:
     assert today["Motion"].value == 1 / 3
     assert today["Noise"].value == 0
     assert today[SECONDS].value == 3.0, "the median of 4, 2, 9 and 1"
+    assert today[NOISE].value == pytest.approx(0.055), "the median of 0.02 and 0.09; the others have no background"
+    assert today[NOISE].series == 2
     assert [point.day for point in found.charts[RESCAN].points] == [NOW.date() - timedelta(days=2), NOW.date()]
     assert found.charts["Zipper"].mean == 2 / 4
 
@@ -131,8 +133,9 @@ def test_the_page_shows_a_table_of_all_and_the_charts_of_one(store: Store, page:
     assert HOSTILE in shown.text
     assert "b" not in {tag for tag, _ in shown.elements}
     pictures = [attributes for tag, attributes in shown.elements if tag == "svg"]
-    assert len(pictures) == 2 + len(Artifact)
+    assert len(pictures) == 3 + len(Artifact)
     assert any("Zipper: 100 % of series" in str(one["aria-label"]) for one in pictures), "without eyes, too"
+    assert any("Noise level: 3.0 % of the head's signal" in str(one["aria-label"]) for one in pictures)
     other = Markup(page.get("/scanners", params={"scanner": HOSTILE, "plane": "coronal", "days": "7"}).text)
     chosen = {a["value"] for tag, a in other.elements if tag == "option" and "selected" in a and "value" in a}
     assert chosen == {HOSTILE, "7"}
@@ -148,9 +151,11 @@ def test_the_csv_has_every_point_and_no_formula(store: Store, page: httpx.Client
     answer = page.get("/scanners.csv")
     assert answer.headers["content-type"] == "text/csv; charset=utf-8"
     rows = list(csv.DictReader(answer.text.splitlines()))
-    assert len(rows) == 2 * (2 + len(Artifact))
+    assert len(rows) == 2 * (3 + len(Artifact))
     (motion,) = [row for row in rows if (row["scanner"], row["measure"]) == ("SWOOP1", "Motion")]
     assert (motion["day"], motion["series"], motion["value"], motion["signal"]) == (str(NOW.date()), "1", "1", "")
+    (noise,) = [row for row in rows if (row["scanner"], row["measure"]) == ("SWOOP1", "Noise level")]
+    assert (noise["series"], noise["value"]) == ("1", "0.03")
     assert {row["scanner"] for row in rows} == {"SWOOP1", f"'{HOSTILE}"}
     assert {row["scanner"] for row in csv.DictReader(page.get("/scanners.csv?scanner=SWOOP1").text.splitlines())} == {
         "SWOOP1"
@@ -173,4 +178,6 @@ def test_a_program_gets_the_same_figures(store: Store, page: httpx.Client) -> No
     (found,) = page.get("/api/v1/scanners").json()
     (counted,) = figures(store, period())
     assert (found["scanner"], found["rescans"], found["seconds"]) == ("SWOOP1", 1, 3.0)
+    assert found["charts"]["Noise level"]["points"][0]["value"] == 0.03
+    assert page.get("/api/v1/series/1.1").json()["latest"]["noise"] == 0.03
     assert found["charts"]["Motion"]["points"][0]["value"] == counted.charts["Motion"].points[0].value == 1.0

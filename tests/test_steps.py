@@ -94,7 +94,7 @@ def graded(severity: int) -> Assessment:
 def answer(severity: int, job: Job) -> Outcome:
     assessment = graded(severity)
     built = documents(assessment, job.instances, revision=job.revision, at=job.at, predecessor_uid=job.predecessor_uid)
-    return Outcome(assessment, built)
+    return Outcome(assessment, built, b"a picture")
 
 
 def test_adoption_makes_a_series_of_what_lies_in_the_spool(store: Store, spool: Spool, swoop: bytes) -> None:
@@ -203,6 +203,8 @@ def test_a_severe_series_leaves_documents_deliveries_and_an_alert(
         )
         if document.path is not None:
             assert (folder / document.path).is_file()
+    assert found.latest.planes is not None
+    assert (folder / found.latest.planes).read_bytes() == b"a picture"
 
 
 def test_a_clean_series_has_no_flag_and_no_alert(store: Store, spool: Spool, settings: Settings, swoop: bytes) -> None:

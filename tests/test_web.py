@@ -112,6 +112,24 @@ def test_the_verdict_page_is_the_secondary_capture(store: Store, page: httpx.Cli
         assert image.width >= 512
 
 
+def test_three_planes_stand_beside_the_verdict_and_belong_to_its_revision(
+    store: Store, page: httpx.Client, tmp_path: Path
+) -> None:
+    (tmp_path / "of-1.png").write_bytes(b"three planes")
+    assessed(store, tmp_path, ASSESSMENTS["rescan"], planes="of-1.png")
+    (picture,) = [a for tag, a in markup(page, "/").elements if tag == "img"]
+    assert "Axial, coronal and sagittal" in str(picture["alt"])
+    answer = page.get(str(picture["src"]))
+    assert (answer.content, answer.headers["content-type"]) == (b"three planes", "image/png")
+    assert answer.headers["cache-control"] == "no-store", "no head stays in a browser that is logged out"
+    for other in ("2", "0", "-1", "99999999999999999999", "x"):
+        assert page.get(f"/series/1.2.3/planes/{other}.png").status_code in (404, 422)
+    received(store, number=2)
+    assert not [tag for tag, _ in markup(page, "/").elements if tag == "img"], "the present revision has none yet"
+    (tmp_path / "of-1.png").unlink()
+    assert page.get(str(picture["src"])).status_code == 404
+
+
 def test_an_excluded_and_a_failed_series_say_why(store: Store, page: httpx.Client) -> None:
     received(store, "1.2.4")
     why = "A localizer is not for assessment."

@@ -172,7 +172,7 @@ def blocks(volume: Volume) -> Blocks:
 
 def figures(of: Blocks) -> dict[str, float] | None:
     """The figures by name; None where nothing stands out of the background, or next to nothing."""
-    if (standing_out := _blob(of)) is None:
+    if (standing_out := head_blocks(of)) is None:
         return None
     blob, largest = standing_out
     if blob.sum() < _LEAST_BLOCKS:
@@ -203,7 +203,7 @@ def figures(of: Blocks) -> dict[str, float] | None:
     return found | _extents(of, blob) | _texture(relative, inside, offset, blob.shape)
 
 
-def _blob(of: Blocks) -> tuple[Mask, float] | None:
+def head_blocks(of: Blocks) -> tuple[Mask, float] | None:
     """What stands out of the background: its largest piece, filled, and that piece's share of it."""
     smooth = ndimage.gaussian_filter(of.mean, 1.0, mode="nearest")
     # In the logarithm a zipper much brighter than the head does not draw the threshold up to itself.

@@ -19,6 +19,7 @@ def assessment_row(
     deliveries: Sequence[tuple[str, str]],
     escalations: Sequence[str],
     now: datetime,
+    planes: str | None = None,
 ) -> AssessmentRow:
     """The verdict's row with all that hangs on it."""
     scores = [
@@ -36,6 +37,8 @@ def assessment_row(
         seconds=dict(assessment.seconds),
         at=now,
         predecessor_uid=claim.predecessor_uid,
+        noise=assessment.noise,
+        planes=planes,
         scores=scores,
         documents=[document_row(claim.series_uid, document, deliveries, now) for document in documents],
         escalations=[Escalation(destination=destination, since=now) for destination in escalations],
@@ -55,6 +58,7 @@ def assessment_of(row: AssessmentRow) -> Assessment:
         {artifact: grades[artifact] for artifact in Artifact if artifact in grades},
         row.ensemble,
         row.seconds,
+        noise=row.noise,
     )
 
 

@@ -179,6 +179,8 @@ class AssessmentRow(Row):
     seconds: Mapped[dict[str, Any]]
     at: Mapped[datetime]
     predecessor_uid: Mapped[str | None] = mapped_column(String(64))  # the report that this one supersedes
+    noise: Mapped[float | None]  # over the head's signal
+    planes: Mapped[str | None] = mapped_column(Text)  # the picture's file, relative to the state folder
 
     series: Mapped[Series] = relationship(lazy="raise", back_populates="assessments")
     scores: Mapped[list[ScoreRow]] = relationship(lazy="raise", order_by="ScoreRow.id")

@@ -41,6 +41,12 @@ class Overview:
         with self._database.reading() as session:
             return session.get(Series, series_uid, options=(*_with_assessments(), *also))
 
+    def planes(self, series_uid: str, revision: int) -> str | None:
+        """The file of the revision's three planes, relative to the state folder; None where it has none."""
+        of_revision = (AssessmentRow.series_uid == series_uid, AssessmentRow.revision == revision)
+        with self._database.reading() as session:
+            return session.scalar(select(AssessmentRow.planes).where(*of_revision))
+
     def forwarded(self, series_uid: str) -> list[Forwarded]:
         """Where the series' images go, and how far they are; in the order of the destinations' names."""
         images = (Delivery.series_uid == series_uid, Delivery.kind == IMAGES)

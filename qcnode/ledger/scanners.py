@@ -25,6 +25,7 @@ class Day:
     verdicts: dict[Decision, int] = field(default_factory=dict)
     flawed: dict[Artifact, int] = field(default_factory=dict)  # how many have a grade above 0
     seconds: list[float] = field(default_factory=list)  # from the last instance to the verdict, of each series
+    noise: list[float] = field(default_factory=list)  # over the head's signal, of each series that tells it
 
     def add(self, other: Day) -> None:
         """Count another day's series in."""
@@ -33,6 +34,7 @@ class Day:
         for artifact, count in other.flawed.items():
             self.flawed[artifact] = self.flawed.get(artifact, 0) + count
         self.seconds += other.seconds
+        self.noise += other.noise
 
     @property
     def graded(self) -> int:
@@ -57,7 +59,7 @@ class Scanners:
     def days(self, wanted: Wanted) -> Days:
         """By scanner, in the order of their names, then by day; days without a series are not among them."""
         with self._database.reading() as session:
-            columns = (Series.scanner, _day(session), AssessmentRow.decision, _seconds(session))
+            columns = (Series.scanner, _day(session), AssessmentRow.decision, _seconds(session), AssessmentRow.noise)
             verdicts = latest(select(*columns)).where(AssessmentRow.id.is_not(None), *wanted.conditions())
             said = session.execute(verdicts).all()
             kinds = (Series.scanner, _day(session), ScoreRow.artifact)
@@ -66,11 +68,13 @@ class Scanners:
             grades = grades.join(ScoreRow, ScoreRow.assessment_id == AssessmentRow.id + 0).group_by(*kinds)
             flawed = session.execute(grades).all()
         found: dict[str, dict[date, Day]] = {}
-        for scanner, of, decision, seconds in said:
+        for scanner, of, decision, seconds, noise in said:
             day = found.setdefault(scanner, {}).setdefault(date.fromisoformat(of), Day())
             day.verdicts[decision] = day.verdicts.get(decision, 0) + 1
             if seconds >= 0:
                 day.seconds.append(seconds)
+            if noise is not None:
+                day.noise.append(noise)
         for scanner, of, artifact, count in flawed:
             if counted := found.get(scanner, {}).get(date.fromisoformat(of)):  # not what came since the query before
                 counted.flawed[artifact] = count

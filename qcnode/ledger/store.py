@@ -217,12 +217,14 @@ class Store:
         now: datetime,
         forwardings: Sequence[Forwarding] = (),
         escalations: Sequence[str] = (),
+        planes: str | None = None,
     ) -> bool:
         """ASSESSING → ASSESSED with scores, verdict, documents and deliveries; or → EXCLUDED with the reason alone.
 
         deliveries: (document kind, destination); each document of the kind goes there. forwardings: who gets the
-        images because of this verdict. escalations: who is told unless somebody answers it.
-        Returns False, and stores nothing, when the claim was lost. The documents' files must be on disk already.
+        images because of this verdict. escalations: who is told unless somebody answers it. planes: the file
+        of the three planes. Returns False, and stores nothing, when the claim was lost. The documents' files, and that
+        of the planes, must be on disk already.
         """
         if strays := {kind for kind, _ in deliveries} - {document.kind for document in documents}:
             raise ValueError(f"deliveries of a kind without a document: {', '.join(sorted(strays))}")
@@ -234,7 +236,7 @@ class Store:
             if assessment.excluded is not None:
                 move(session, series, State.EXCLUDED, now, reason=assessment.excluded)
                 return True
-            session.add(assessment_row(claim, assessment, documents, deliveries, escalations, now))
+            session.add(assessment_row(claim, assessment, documents, deliveries, escalations, now, planes))
             forward(session, claim.series_uid, forwardings, now)
             move(session, series, State.ASSESSED, now, decision=assessment.verdict.decision.value)
             return True

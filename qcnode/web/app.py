@@ -7,18 +7,21 @@ from collections.abc import Awaitable, Callable, Sequence
 from importlib.resources import files
 from io import BytesIO
 from pathlib import Path
+from typing import Annotated
 
 from fastapi import FastAPI, HTTPException, Request, Response
+from fastapi import Path as PathParameter
 from fastapi.responses import FileResponse
 from fastapi.staticfiles import StaticFiles
 from PIL import Image
 from pydicom import dcmread
 
 from qcnode.config import Destination, Web
-from qcnode.ledger.models import DocumentRow, Series
+from qcnode.ledger.models import Series
 from qcnode.ledger.opinions import corrections, spoken
 from qcnode.ledger.store import Store
 from qcnode.web.api import create_api
+from qcnode.web.api.shapes import HIGHEST_REVISION
 from qcnode.web.aside import Aside
 from qcnode.web.asked import add_requests
 from qcnode.web.auth import Door, Seen
@@ -49,6 +52,7 @@ _POLICY = "; ".join(
     )
 )
 _POLICY_OF_VIEWER = _POLICY.replace("img-src 'self'", "img-src 'self' data:")  # its letters are a picture within it
+Revision = Annotated[int, PathParameter(ge=1, le=HIGHEST_REVISION)]
 _HEADERS = {
     "Content-Security-Policy": _POLICY,
     "X-Content-Type-Options": "nosniff",
@@ -134,8 +138,13 @@ def create_app(
         if not captures:
             raise HTTPException(404, "This series has no verdict page yet.")
         buffer = BytesIO()
-        Image.fromarray(dcmread(_file(captures[0], folder)).pixel_array).save(buffer, "PNG")
+        Image.fromarray(dcmread(_file(captures[0].path, folder)).pixel_array).save(buffer, "PNG")
         return Response(buffer.getvalue(), media_type="image/png")
+
+    @app.get("/series/{uid}/planes/{revision}.png")
+    def planes(uid: UID, revision: Revision, _: Seen) -> FileResponse:
+        """Three planes of the scan, as they are shown beside the verdict on this revision."""
+        return FileResponse(_file(store.overview.planes(uid, revision), folder), media_type="image/png")
 
     @app.get("/series/{uid}/documents/{sop_instance_uid}.dcm")
     def document(uid: UID, sop_instance_uid: UID, _: Seen) -> FileResponse:
@@ -143,13 +152,15 @@ def create_app(
         for assessment in series_or_404(uid).assessments:
             for row in assessment.documents:
                 if row.sop_instance_uid == sop_instance_uid:
-                    return FileResponse(_file(row, folder), media_type="application/dicom", filename=f"{row.kind}.dcm")
+                    return FileResponse(
+                        _file(row.path, folder), media_type="application/dicom", filename=f"{row.kind}.dcm"
+                    )
         raise HTTPException(404, "This series has no such document.")
 
     return app
 
 
-def _file(row: DocumentRow, folder: Path) -> Path:
-    if row.path is None or not (folder / row.path).is_file():
-        raise HTTPException(404, "The document's file is not here any more.")
-    return folder / row.path
+def _file(path: str | None, folder: Path) -> Path:
+    if path is None or not (folder / path).is_file():
+        raise HTTPException(404, "There is no such file, or not any more.")
+    return folder / path

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 
@@ -16,12 +16,12 @@ from qcnode.verdict import Decision
 
 PERIODS = (7, 30, 90, 365)
 WEEKLY_FROM = 120  # days; a longer period has a point for each week
-RESCAN, SECONDS = "Rescan", "Seconds to verdict"
+RESCAN, SECONDS, NOISE = "Rescan", "Seconds to verdict", "Noise level"
 
 
 @dataclass(frozen=True)
 class Figures:
-    """One scanner over the period; the charts by what they show: rescans, times, then the artifacts."""
+    """One scanner over the period; the charts by what they show: rescans, times, noise levels, the artifacts."""
 
     scanner: str
     series: int
@@ -85,8 +85,11 @@ def _joined(days: Mapping[date, Day], period: Period) -> Mapping[date, Day]:
 def _figures(scanner: str, days: Mapping[date, Day]) -> Figures:
     seconds = [value for day in days.values() for value in day.seconds]
     rescans = {of: (day.verdicts.get(Decision.RESCAN, 0), day.assessed) for of, day in days.items()}
-    times = {of: (statistics.median(day.seconds), len(day.seconds)) for of, day in days.items() if day.seconds}
-    charts = {RESCAN: share_chart(rescans), SECONDS: value_chart(times)}
+    charts = {
+        RESCAN: share_chart(rescans),
+        SECONDS: value_chart(_medians({of: day.seconds for of, day in days.items()})),
+        NOISE: value_chart(_medians({of: day.noise for of, day in days.items()})),
+    }
     for artifact in Artifact:
         charts[artifact.value] = share_chart(
             {of: (day.flawed.get(artifact, 0), day.graded) for of, day in days.items()}
@@ -98,3 +101,8 @@ def _figures(scanner: str, days: Mapping[date, Day]) -> Figures:
         seconds=statistics.median(seconds) if seconds else None,
         charts=charts,
     )
+
+
+def _medians(days: Mapping[date, Sequence[float]]) -> dict[date, tuple[float, int]]:
+    """Of each day that has a value: the median, and of how many."""
+    return {of: (statistics.median(values), len(values)) for of, values in days.items() if values}

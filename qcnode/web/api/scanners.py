@@ -25,7 +25,7 @@ class Point(Shape):
     series: int
     """How many series the value is of."""
     value: float
-    """A share from 0 to 1, or seconds."""
+    """A share from 0 to 1, seconds, or the noise over the head's signal."""
     lower: float
     upper: float
     """Beyond it chance goes once in 741 days."""
@@ -53,7 +53,7 @@ class Scanner(Shape):
     seconds: float | None
     """Median, from the last instance to the verdict."""
     charts: dict[str, Chart]
-    """Rescan and each artifact: the share of series; Seconds to verdict: the day's median."""
+    """Rescan and each artifact: the share of series; Seconds to verdict and Noise level: the day's median."""
 
 
 def router(store: Store) -> APIRouter:
@@ -67,7 +67,7 @@ def router(store: Store) -> APIRouter:
         plane: Plane | None = None,
         days: Annotated[int, Query(ge=1, le=366, description="Up to today, by UTC.")] = 30,
     ) -> list[Scanner]:
-        """Control charts of each scanner's rescans, times to the verdict, and artifacts, day by day."""
+        """Control charts of each scanner's rescans, times to the verdict, noise levels and artifacts, day by day."""
         found = figures(store, Period(days, utc_now().date()), plane, scanner)
         return [Scanner.model_validate(one) for one in found]
 

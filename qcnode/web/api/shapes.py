@@ -81,6 +81,8 @@ class Assessment(Shape):
     ensemble: str
     """Names the weights."""
     at: datetime
+    noise: float | None
+    """The noise's standard deviation over the signal of the head; null where the background does not tell it."""
     scores: dict[Artifact, Score]
     """All seven, or none where the series is not assessable."""
     opinions: list[Opinion]
@@ -212,6 +214,7 @@ def _assessment(row: models.AssessmentRow) -> dict[str, Any]:
         "plane": row.plane,
         "ensemble": row.ensemble,
         "at": row.at,
+        "noise": row.noise,
         "scores": scores,
         "opinions": [Opinion.model_validate(one) for one in row.opinions],
     }
