@@ -10,6 +10,7 @@ from datetime import timedelta
 from ipaddress import IPv4Network, IPv6Network
 from pathlib import Path
 from typing import Annotated, Any, Literal
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
@@ -35,6 +36,13 @@ def _regular_expression(value: str) -> str:
     return value
 
 
+def _zone(value: str) -> str:
+    try:
+        return ZoneInfo(value).key
+    except (ZoneInfoNotFoundError, ValueError, OSError) as error:
+        raise ValueError('not a zone of the tz database, such as "Africa/Nairobi"') from error
+
+
 AETitle = Annotated[str, AfterValidator(_ae_title)]
 Port = Annotated[int, Field(ge=0, le=65535)]
 DocumentKind = Literal["report", "flag", "capture", "images"]
@@ -42,6 +50,7 @@ Pattern = Annotated[str, AfterValidator(_regular_expression)]
 HeaderName = Annotated[str, Field(pattern=r"^[A-Za-z0-9-]{1,64}$")]
 Template = Annotated[str, AfterValidator(checked)]
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]{1,40}$")]
+Zone = Annotated[str, AfterValidator(_zone)]
 
 
 class _Section(BaseModel):
@@ -121,6 +130,8 @@ class Web(_Section):
     """Let technologists reject images: a key object 113001 has archives that follow IHE IOCM hide them."""
     patient_names: bool = False
     """Show PatientName, PatientID and SeriesDescription with each series; they are read from the spool."""
+    timezone: Zone | None = None
+    """The zone of the times on the page, such as "Africa/Nairobi"; without it, the machine's own."""
 
 
 class Completeness(_Section):

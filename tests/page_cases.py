@@ -104,7 +104,7 @@ def served(
     store: Store, folder: Path, settings: Web | None = None, destinations: Sequence[Destination] = ()
 ) -> Iterator[httpx.Client]:
     """A browser, as it were, at the page over this ledger and this state folder."""
-    server = WebServer(settings or Web(port=0), store, folder, destinations)
+    server = WebServer(settings or Web(port=0, timezone="UTC"), store, folder, destinations)
     server.start()
     try:
         with httpx.Client(base_url=server.url, timeout=PATIENCE) as client:

@@ -51,6 +51,8 @@ def test_the_example_that_is_shipped_is_the_template() -> None:
         ('[destinations]\nname = "archive"', "destinations is a list; write [[destinations]]"),
         ("[dicom", "not valid TOML"),
         ('[eligibility.description]\nT2w = "t2("', "not a regular expression"),
+        ('[web]\ntimezone = "Mars/Olympus"', "not a zone of the tz database"),
+        ('[web]\ntimezone = "../../etc/passwd"', "not a zone of the tz database"),
         ('[dicom]\npeer_networks = ["nonsense"]', "dicom.peer_networks"),
     ],
 )

@@ -38,6 +38,7 @@ from qcnode.web.scanners import scanners
 from qcnode.web.shadow import add_shadow
 from qcnode.web.system import system
 from qcnode.web.templating import Pages
+from qcnode.web.times import Times
 
 _POLICY = "; ".join(
     (
@@ -79,7 +80,7 @@ def create_app(
     app.mount("/static", StaticFiles(directory=str(files("qcnode.web") / "static")))
     app.state.door = Door(store, open_to_all=open_to_all, proxies=TrustedProxies(settings))
     app.state.ending, app.state.aside = threading.Event(), Aside()
-    pages = Pages(store, Names(folder).of if settings.patient_names else None)
+    pages = Pages(store, Times(settings.timezone), Names(folder).of if settings.patient_names else None)
     add_login(app, pages)
     add_words(app, store)
     add_live(app, store)
