@@ -74,11 +74,12 @@ class Node:
             undo.callback(grading.stop)
             steps = ProcedureSteps(self.store.performed, partial(self._wake, "assemble"))
             self.listener = Listener(self.settings.dicom, self.spool, self._backlog.add, self._backlog.add, steps)
-            running = Running(self.settings, self.listener, lambda: grading.loaded, self._wake_deliveries)
-            self.web = WebServer(self.settings.web, self.store, folder, self.settings.destinations, running)
             trial = Trial.of(self.settings)
             if trial is not None:
                 undo.callback(trial.stop)
+            on_trial = trial.ensemble if trial else None
+            running = Running(self.settings, self.listener, lambda: grading.loaded, self._wake_deliveries, on_trial)
+            self.web = WebServer(self.settings.web, self.store, folder, self.settings.destinations, running)
             self._scheduler = self._scheduled(grading, trial)
             self._scheduler.start()
             # Order of the end: the grading process first, or a scheduler that waits for a job waits for its grade.

@@ -48,10 +48,10 @@ class Trial:
 def shadow_once(store: Store, spool: Spool, trial: Trial, settings: Settings, clock: Callable[[], datetime]) -> bool:
     """Grade one scan by the weights on trial, and keep what they say beside the assessment; False without any.
 
-    Nothing is begun while a series waits for its verdict. What cannot be graded is kept too, with its reason.
+    Nothing is begun while a series arrives or waits for its verdict. What cannot be graded is kept, with its reason.
     """
     queues = store.overview.counters().queues
-    if queues["assess"] or queues["finish"]:
+    if queues["complete"] or queues["assess"] or queues["finish"]:
         return False
     scan = store.shadows.next(trial.ensemble)
     if scan is None:

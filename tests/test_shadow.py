@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import sys
+import threading
+import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import BrokenExecutor
@@ -17,10 +19,10 @@ from chance_weights import write_chance_weights
 from page_cases import markup, served
 from sklearn.metrics import cohen_kappa_score
 
-from qcnode import cli, worker
+from qcnode import cli, node, worker
 from qcnode.artifacts import Artifact, Plane, Severity
 from qcnode.comparison import rows, to_json, verdicts
-from qcnode.config import Assessing, Settings, StateFolder, load
+from qcnode.config import Assessing, Dicom, Settings, StateFolder, Web, load
 from qcnode.errors import ConfigError, TransientError
 from qcnode.imaging import phantom
 from qcnode.imaging.swoop import swoop_series, to_bytes
@@ -31,7 +33,7 @@ from qcnode.shadow.promotion import promote, swapped
 from qcnode.shadowing import Trial, shadow_once
 from qcnode.steps import adopt
 from qcnode.verdict import Assessment, Decision, Grade, verdict
-from qcnode.worker import Job, score
+from qcnode.worker import Job, Outcome, score
 
 NOW = datetime(2026, 3, 1, 12, 0, tzinfo=UTC)
 
@@ -135,13 +137,14 @@ def test_each_scan_is_graded_once_the_newest_first_and_what_is_reported_stays(
     assert shadow_once(store, spool, other, settings, lambda: NOW), "another ensemble begins anew"
 
 
-def test_nothing_is_begun_while_a_series_waits_for_its_verdict(
+def test_nothing_is_begun_while_a_series_arrives_or_waits_for_its_verdict(
     store: Store, spool: Spool, settings: Settings, images: list[bytes]
 ) -> None:
     graded(store, arrived(store, spool, images[0]), 1)
     waiting = arrived(store, spool, images[1])
-    store.mark_ready(waiting, 1, "whole", NOW)
     new, jobs = trial(said(ensemble="new"))
+    assert not shadow_once(store, spool, new, settings, lambda: NOW)
+    store.mark_ready(waiting, 1, "whole", NOW)
     assert not shadow_once(store, spool, new, settings, lambda: NOW)
     claim = store.claim(NOW)
     assert not shadow_once(store, spool, new, settings, lambda: NOW)
@@ -268,6 +271,63 @@ def test_everybody_is_preferred_to_the_process_on_trial(monkeypatch: pytest.Monk
     assert nice == []
     worker.prepare_process(True)
     assert nice == [19]
+
+
+def test_a_verdict_does_not_wait_for_weights_on_trial_that_are_at_work(
+    settings: Settings, images: list[bytes], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They keep hold of the first scan; the second gets its verdict all the same, and its turn only after that."""
+    order: list[str] = []
+    let_go, on_trial = threading.Event(), threading.Event()
+
+    class Active:
+        loaded = "old"
+
+        def __init__(self, _: Assessing) -> None: ...
+
+        def submit(self, job: Job) -> Outcome:
+            order.append("verdict")
+            return Outcome(said(0, ensemble="old"), ())
+
+        def stop(self) -> None: ...
+
+    def held(_: Job) -> Assessment:
+        order.append("trial begins")
+        on_trial.set()
+        assert let_go.wait(60)
+        order.append("trial ends")
+        return said(1, ensemble="new")
+
+    monkeypatch.setattr(node, "Grading", Active)
+    monkeypatch.setattr(node.Trial, "of", lambda _: Trial("new", Assessing(), held, let_go.set))
+    local = {"dicom": Dicom(host="127.0.0.1", port=0), "web": Web(port=0)}
+    running = node.Node(settings.model_copy(update=local))
+    running.start()
+    try:
+        first = arrived(running.store, running.spool, images[0])
+        assert on_trial.wait(60)
+        second = arrived(running.store, running.spool, images[1])
+        wait_for(lambda: verdict_of(running.store, second))
+        assert order == ["verdict", "trial begins", "verdict"]
+        let_go.set()
+        wait_for(lambda: order.count("trial ends") == 2)
+        assert order[2:] == ["verdict", "trial ends", "trial begins", "trial ends"]
+        assert verdict_of(running.store, first) is verdict_of(running.store, second) is Decision.ACCEPT
+    finally:
+        let_go.set()
+        running.stop()
+
+
+def verdict_of(store: Store, uid: str) -> Decision | None:
+    series = store.overview.detail(uid)
+    return series.latest.decision if series and series.latest else None
+
+
+def wait_for(true: Callable[[], object], seconds: float = 60) -> None:
+    deadline = time.monotonic() + seconds
+    while not true():
+        assert time.monotonic() < deadline, f"it did not happen within {seconds:.0f} s"
+        time.sleep(0.02)
 
 
 # Promotion

@@ -17,3 +17,4 @@ class Running:
     listener: Listener
     ensemble: Callable[[], str | None]  # the id of what the grading process has loaded; None until it has
     wake: Callable[[], None]  # what is due is looked for at once
+    shadow: str | None = None  # the id of the weights on trial

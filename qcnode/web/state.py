@@ -60,6 +60,7 @@ class NodeState:
     version: str
     faults: Sequence[str]  # a sentence each; without any the node is ready
     ensemble: str | None
+    shadow: str | None
     associations: int | None
     maximum_associations: int | None
     disk: Disk | None
@@ -85,6 +86,7 @@ def node_state(store: Store, health: Health, running: Running | None) -> NodeSta
         version=__version__,
         faults=health.faults(),
         ensemble=running.ensemble() if running else None,
+        shadow=running.shadow if running else None,
         associations=len(running.listener.associations) if running else None,
         maximum_associations=running.settings.dicom.maximum_associations if running else None,
         disk=Disk(room.free_bytes, room.floor_bytes) if room else None,

@@ -81,17 +81,22 @@ class NodeProcess:
     def config(self) -> Path:
         return self.folder / "site.toml"
 
-    def start(self) -> NodeProcess:
-        self.config.write_text(
-            f'[dicom]\nhost = "127.0.0.1"\nport = {self.port}\n{self.dicom}\n'
-            f'[state]\nfolder = "{self.state}"\n[web]\nport = {self.web_port}\n{self.extra}'
-        )
+    def start(self, *, configured: bool = True) -> NodeProcess:
+        """configured: by a file that is written anew; else by the one that is there."""
+        if configured:
+            self._configure()
         log = (self.folder / "node.log").open("ab")
         command = [sys.executable, "-m", "qcnode", "serve", "--config", str(self.config)]
         self.process = subprocess.Popen(command, stdout=log, stderr=log, start_new_session=True)
         log.close()
         wait_until(self._answers, self.start_seconds, "the start of the node")
         return self
+
+    def _configure(self) -> None:
+        self.config.write_text(
+            f'[dicom]\nhost = "127.0.0.1"\nport = {self.port}\n{self.dicom}\n'
+            f'[state]\nfolder = "{self.state}"\n[web]\nport = {self.web_port}\n{self.extra}'
+        )
 
     def kill(self) -> None:
         """SIGKILL to the node and its grading process, as a power cut would."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -11,12 +12,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 from axe_playwright_python.sync_playwright import Axe
-from peers import NodeProcess, nodes, storescu
+from peers import NodeProcess, nodes, qcnode, storescu
 from PIL import Image
 from playwright.sync_api import Browser, Locator, Page, expect, sync_playwright
 from senders import files
 
-from qcnode.artifacts import Plane
+from qcnode.artifacts import Artifact, Plane, Severity
 from qcnode.clock import utc_now
 from qcnode.imaging import phantom
 from qcnode.imaging.swoop import classic_series
@@ -24,6 +25,7 @@ from qcnode.imaging.volume import Volume
 from qcnode.ledger.store import Store
 from qcnode.passwords import hashed
 from qcnode.people import Role
+from train.dataset import read_scans
 
 PATIENCE = 90.0  # seconds, for what a node and a browser do together
 PASSWORD = "correct horse battery"
@@ -190,7 +192,9 @@ def test_a_rescan_calls_until_it_is_acknowledged_by_name_and_a_viewer_may_not(
     seen(omar.page.get_by_text("acknowledged by mira"))
 
 
-def test_a_corrected_grade_shows_at_the_other_tablet(mira: Person, omar: Person, moved: str) -> None:
+def test_a_corrected_grade_shows_at_the_other_tablet_and_is_a_label_of_the_export(
+    tended: NodeProcess, mira: Person, omar: Person, moved: str, tmp_path: Path
+) -> None:
     for one in (mira, omar):
         one.open(f"/series/{moved}")
     assert omar.page.get_by_text("Correct a grade").count() == 0
@@ -199,6 +203,17 @@ def test_a_corrected_grade_shows_at_the_other_tablet(mira: Person, omar: Person,
     mira.page.get_by_role("button", name="Store my grades").click()
     for one in (mira, omar):
         seen(one.page.locator("#graded tr", has_text="Motion").get_by_text("mira: moderate"))
+    done = qcnode("export", tmp_path / "labels", "--config", tended.config)
+    assert done.returncode == 0, done.stderr
+    series = tended.series(moved)
+    assert series is not None
+    assert series.latest is not None
+    machine = {score.artifact: score.severity for score in series.latest.scores}
+    assert machine[Artifact.MOTION] == Severity.SEVERE, "what the machine said stays"
+    (scan,) = read_scans(tmp_path / "labels")
+    assert dict(zip(Artifact, scan.labels, strict=True)) == machine | {Artifact.MOTION: Severity.MODERATE}
+    with (tmp_path / "labels" / "ratings.csv").open(newline="") as ratings:
+        assert [(row["rater"], row["corrected"]) for row in csv.DictReader(ratings)] == [("mira", "Motion")]
 
 
 def test_a_page_outlives_the_node_s_restart_and_misses_nothing(

@@ -57,6 +57,8 @@ class System(Shape):
     """Why it is not ready, a sentence each."""
     ensemble: str | None
     """The weights that are loaded."""
+    shadow: str | None
+    """The weights on trial."""
     associations: int | None
     """DICOM associations that are open."""
     maximum_associations: int | None
