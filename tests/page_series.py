@@ -35,6 +35,7 @@ def series(
     at: datetime = NOW,
     seconds: float = 3.0,
     destination: str | None = None,
+    planes: str | None = None,
 ) -> None:
     """A series that arrived then, and whose verdict took so many seconds; its documents are due to the destination."""
     facts = {"device_serial_number": serial} if serial else {}
@@ -46,4 +47,5 @@ def series(
         NewDocument(kind, "1.2.840", f"2.25{uid[1:]}.{n}", f"documents/{uid}.{n}.dcm") for n, kind in enumerate(KINDS)
     ]
     due = [(kind, destination) for kind in KINDS] if destination else []
-    assert store.finish(claim, assessment, documents if destination else [], due, at + timedelta(seconds=seconds))
+    later = at + timedelta(seconds=seconds)
+    assert store.finish(claim, assessment, documents if destination else [], due, later, planes=planes)

@@ -7,7 +7,7 @@ import pytest
 
 from qcnode.artifacts import Plane
 from qcnode.imaging.phantom import MATRIX, grid_affine, head
-from qcnode.imaging.preview import sections
+from qcnode.imaging.preview import MARK, sections
 from qcnode.imaging.volume import Volume
 
 
@@ -64,6 +64,44 @@ def test_sections_go_through_the_head_and_use_the_window() -> None:
         assert picture.max() == 255
         assert max(picture.shape) <= 257
         assert (picture > 40).mean() > 0.2
+
+
+@pytest.mark.parametrize("plane", Plane)
+@pytest.mark.parametrize("backwards", [False, True])
+def test_marked_slices_are_a_band_across_two_sections_and_the_third_goes_through_them(
+    plane: Plane, backwards: bool
+) -> None:
+    ball = marked(plane, (0.0, 0.0, 0.0))
+    slices = len(ball.array)
+    if backwards:
+        affine = ball.affine.copy()
+        affine[:3, 3] += affine[:3, 0] * (slices - 1)
+        affine[:3, 0] *= -1
+        ball = Volume(ball.array[::-1], affine)
+    chosen = range(slices // 4, slices // 4 + 5)
+    bright = ball.array.copy()
+    bright[list(chosen)] += 100  # so that the slices can be seen
+    along = list(Plane).index(plane)
+    for number, picture in enumerate(sections(Volume(bright, ball.affine), chosen)):
+        yellow = (picture == MARK).all(axis=2)
+        assert picture.shape[2] == 3
+        if number == along:
+            assert yellow[0].all(), "it is one of them"
+            assert yellow[:, 0].all()
+            assert not yellow[8:-8, 8:-8].any()
+            assert (picture[8:-8, 8:-8, 0] > 120).mean() > 0.9
+            continue
+        rows, columns = np.nonzero(yellow)
+        rows, columns = rows / picture.shape[0], columns / picture.shape[1]
+        share = min(np.ptp(rows), np.ptp(columns))
+        assert share == pytest.approx(5 / slices, abs=0.04)
+        assert max(np.ptp(rows), np.ptp(columns)) > 0.95, "from one edge of the picture to the other"
+
+
+def test_without_marks_there_is_no_colour() -> None:
+    volume = head(np.random.default_rng(3), Plane.SAGITTAL)
+    assert all(picture.ndim == 2 for picture in sections(volume))
+    assert all(picture.ndim == 2 for picture in sections(volume, []))
 
 
 def test_odd_volumes_still_give_three_pictures() -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
@@ -10,6 +12,8 @@ from qcnode.imaging.volume import Volume
 
 _LARGEST_PIXELS = 256  # along either side of a section
 _WINDOW_PERCENTILES = (1.0, 99.5)
+MARK = (240, 180, 30)  # red, green, blue: told from every grey, by the colour-blind too
+_RIM_PIXELS = 4
 _AIR_SHARE = 0.15  # of the bright end of the window: what is darker counts as air when the head is centred
 
 # Section → the RAS axis that it is perpendicular to, and the RAS directions in which its rows and columns grow:
@@ -21,10 +25,12 @@ _SECTIONS: tuple[tuple[int, tuple[int, int, int], tuple[int, int, int]], ...] = 
 )
 
 
-def sections(volume: Volume) -> tuple[NDArray[np.uint8], ...]:
+def sections(volume: Volume, marked: Collection[int] = ()) -> tuple[NDArray[np.uint8], ...]:
     """An axial, a coronal and a sagittal section through the head's centre, uint8 (row, column) with square pixels.
 
     Linear interpolation on the axes of the patient, not of the scan; what the scan does not cover is black.
+    marked: slices by their index, from 0. The section along the slices then goes through the middle one of them, and
+    where each section meets them there are lines and a rim: (row, column, RGB).
     """
     array = np.nan_to_num(volume.array, nan=0.0, posinf=0.0, neginf=0.0)
     if not array.size:
@@ -35,6 +41,11 @@ def sections(volume: Volume) -> tuple[NDArray[np.uint8], ...]:
     lower, upper = corners.min(axis=0), corners.max(axis=0)
     pixel_mm = max(min(volume.spacing_mm), float((upper - lower).max()) / _LARGEST_PIXELS)
     centre = _centre(array, volume.affine, low + _AIR_SHARE * (high - low))
+    if marked:
+        index = to_index[:3, :3] @ centre + to_index[:3, 3]
+        index[0] = sorted(marked)[len(marked) // 2]
+        along = int(np.argmax(np.abs(volume.affine[:3, 0])))
+        centre[along] = (volume.affine[:3, :3] @ index + volume.affine[:3, 3])[along]
     pictures = []
     for axis, row, column in _SECTIONS:
         middle = (lower + upper) / 2
@@ -45,8 +56,19 @@ def sections(volume: Volume) -> tuple[NDArray[np.uint8], ...]:
         points = start[:, None, None] + np.einsum("da,drc->arc", steps, np.indices(count, dtype=np.float64))
         indices = np.einsum("ij,jrc->irc", to_index[:3, :3], points) + to_index[:3, 3, None, None]
         picture = ndimage.map_coordinates(array, indices, order=1, mode="grid-constant", cval=low)
-        pictures.append(_windowed(picture, low, high))
+        grey = _windowed(picture, low, high)
+        pictures.append(_with_marks(grey, np.isin(np.rint(indices[0]), list(marked))) if marked else grey)
     return tuple(pictures)
+
+
+def _with_marks(grey: NDArray[np.uint8], there: NDArray[np.bool_]) -> NDArray[np.uint8]:
+    """Lines where the marked slices begin and end, and a rim at the picture's edge along them."""
+    picture = np.repeat(grey[:, :, None], 3, axis=2)
+    picture[there & ~ndimage.binary_erosion(there, border_value=1)] = MARK
+    rim = np.ones_like(there)
+    rim[_RIM_PIXELS:-_RIM_PIXELS, _RIM_PIXELS:-_RIM_PIXELS] = False
+    picture[there & rim] = MARK
+    return picture
 
 
 def _corners(volume: Volume) -> NDArray[np.float64]:
