@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 
@@ -129,6 +129,26 @@ def verdict(scores: Scores, policy: Policy = DEFAULT_POLICY) -> Verdict:
         return Verdict(Decision.ACCEPT, ("No artifact that matters. Go on.",))
     asking.sort(key=lambda item: (item[1] is not Decision.RESCAN, -scores[item[0]].severity))
     return Verdict(asking[0][1], tuple(reason(artifact, scores[artifact], d) for artifact, d in asking))
+
+
+def worst(severities: Mapping[Artifact, int]) -> Artifact | None:
+    """The artifact of the worst severity, the first of several in their order; None where all are none."""
+    flawed = [artifact for artifact in Artifact if severities.get(artifact)]
+    return max(flawed, key=lambda artifact: severities[artifact], default=None)
+
+
+def in_words(slices: Sequence[int]) -> str:
+    """Slices, counted from 0, as people count them: "slices 12–18 and 20"; "the whole scan" where there are none."""
+    if not slices:
+        return "the whole scan"
+    spans: list[list[int]] = []
+    for number in sorted(slices):
+        if spans and number == spans[-1][-1] + 1:
+            spans[-1].append(number)
+        else:
+            spans.append([number])
+    *others, last = [f"{span[0] + 1}–{span[-1] + 1}" if len(span) > 1 else f"{span[0] + 1}" for span in spans]
+    return f"{'slices' if len(slices) > 1 else 'slice'} {', '.join(others)}{' and ' if others else ''}{last}"
 
 
 def of_a_part(said: Verdict, missing: int, announced: int) -> Verdict:

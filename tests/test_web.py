@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
+import json
 import urllib.request
 from collections.abc import Iterator
+from dataclasses import replace
 from datetime import timedelta
 from io import BytesIO
 from pathlib import Path
 
 import httpx
 import pytest
-from page_cases import NOW, assessed, claimed, markup, received, served
+from page_cases import NOW, assessed, claimed, markup, received, served, spooled
 from PIL import Image
-from reporting_cases import ASSESSMENTS
+from reporting_cases import ASSESSMENTS, MODERATE, assessment, swoop
 
+from qcnode.artifacts import Artifact
 from qcnode.config import StateFolder, Web
 from qcnode.errors import ConfigError
-from qcnode.ledger.records import Forwarding
+from qcnode.ledger.records import Claim, Forwarding
 from qcnode.ledger.store import Store
 from qcnode.people import Role
 from qcnode.states import DeliveryState
@@ -128,6 +131,42 @@ def test_three_planes_stand_beside_the_verdict_and_belong_to_its_revision(
     assert not [tag for tag, _ in markup(page, "/").elements if tag == "img"], "the present revision has none yet"
     (tmp_path / "of-1.png").unlink()
     assert page.get(str(picture["src"])).status_code == 404
+
+
+def test_the_slices_that_carry_an_artifact_are_said_and_marked(
+    store: Store, page: httpx.Client, tmp_path: Path
+) -> None:
+    rescan = ASSESSMENTS["rescan"]
+    slices = {Artifact.MOTION: (), Artifact.POSITIONING: None, Artifact.NOISE: (3, 11, 12, 13)}
+    grades = {artifact: replace(grade, slices=slices.get(artifact)) for artifact, grade in rescan.grades.items()}
+    assert store.finish(_claim(store, tmp_path), replace(rescan, grades=grades), [], [], NOW, planes="1.png")
+    shown = markup(page, f"/series/{swoop().SeriesInstanceUID}")
+    assert "Noise moderate slices 4 and 12–14 0.10" in shown.text
+    assert "Motion severe the whole scan 0.01" in shown.text
+    assert "Positioning severe 0.01" in shown.text, "nobody looked"
+    marks = next(json.loads(str(a["data-marks"])) for _, a in shown.elements if "data-marks" in a)
+    assert marks == [
+        {"artifact": "Noise", "severity": 1, "slices": [3, 11, 12, 13], "says": "slices 4 and 12–14"},
+    ]
+
+
+@pytest.mark.parametrize(
+    ("slices", "says"),
+    [((11, 12, 13), "Noise: slices 12–14"), ((), "Noise: the whole scan"), (None, None)],
+)
+def test_the_first_page_says_where_the_worst_artifact_is(
+    slices: tuple[int, ...] | None, says: str | None, store: Store, page: httpx.Client, tmp_path: Path
+) -> None:
+    noisy = assessment(Noise=replace(MODERATE, slices=slices))
+    assert store.finish(_claim(store, tmp_path), noisy, [], [], NOW, planes="1.png")
+    shown = markup(page, "/")
+    assert (f" {says} " in shown.text) if says else ("Noise:" not in shown.text)
+    (alt,) = [str(attributes["alt"]) for tag, attributes in shown.elements if tag == "img"]
+    assert ("marked" in alt) == bool(slices)
+
+
+def _claim(store: Store, folder: Path) -> Claim:
+    return claimed(store, spooled(store, folder, swoop()))
 
 
 def test_an_excluded_and_a_failed_series_say_why(store: Store, page: httpx.Client) -> None:

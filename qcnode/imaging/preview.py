@@ -13,7 +13,7 @@ from qcnode.imaging.volume import Volume
 _LARGEST_PIXELS = 256  # along either side of a section
 _WINDOW_PERCENTILES = (1.0, 99.5)
 MARK = (240, 180, 30)  # red, green, blue: told from every grey, by the colour-blind too
-_RIM_PIXELS = 4
+_RIM_PIXELS = 3
 _AIR_SHARE = 0.15  # of the bright end of the window: what is darker counts as air when the head is centred
 
 # Section → the RAS axis that it is perpendicular to, and the RAS directions in which its rows and columns grow:

@@ -28,7 +28,7 @@ from sqlalchemy.types import TypeDecorator
 from qcnode.artifacts import Artifact, Plane
 from qcnode.people import Role, Word
 from qcnode.states import DeliveryState, State, StepState
-from qcnode.verdict import Decision
+from qcnode.verdict import Decision, worst
 
 
 class Instant(TypeDecorator[datetime]):
@@ -189,6 +189,13 @@ class AssessmentRow(Row):
     )
     opinions: Mapped[list[Opinion]] = relationship(lazy="raise", order_by="Opinion.id", back_populates="assessment")
     escalations: Mapped[list[Escalation]] = relationship(lazy="raise")
+
+    @property
+    def worst(self) -> ScoreRow | None:
+        """The score of the worst severity; None where all are none."""
+        by_artifact = {score.artifact: score for score in self.scores}
+        artifact = worst({artifact: score.severity for artifact, score in by_artifact.items()})
+        return by_artifact[artifact] if artifact else None
 
     @property
     def acknowledged_by(self) -> list[str]:

@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from importlib.resources import files
 from io import BytesIO
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 from fastapi import FastAPI, HTTPException, Request, Response
 from fastapi import Path as PathParameter
@@ -17,9 +17,10 @@ from PIL import Image
 from pydicom import dcmread
 
 from qcnode.config import Destination, Web
-from qcnode.ledger.models import Series
+from qcnode.ledger.models import AssessmentRow, Series
 from qcnode.ledger.opinions import corrections, spoken
 from qcnode.ledger.store import Store
+from qcnode.verdict import in_words
 from qcnode.web.api import create_api
 from qcnode.web.api.shapes import HIGHEST_REVISION
 from qcnode.web.aside import Aside
@@ -126,6 +127,7 @@ def create_app(
             spoken=spoken(opinions),
             own=corrections(opinions, visitor.person.name) if visitor.person else {},
             in_spool=len(in_spool(found)),
+            marks=_marks(found.latest) if found.latest else [],
             may_reject=settings.rejection,
         )
         page.headers["Content-Security-Policy"] = _POLICY_OF_VIEWER
@@ -159,6 +161,15 @@ def create_app(
         raise HTTPException(404, "This series has no such document.")
 
     return app
+
+
+def _marks(latest: AssessmentRow) -> list[dict[str, Any]]:
+    """The slices that carry a grade, the worst grade first, as the viewer takes them."""
+    carried = [score for score in latest.scores if score.slices]
+    return [
+        {"artifact": one.artifact, "severity": one.severity, "slices": one.slices, "says": in_words(one.slices or [])}
+        for one in sorted(carried, key=lambda score: -score.severity)
+    ]
 
 
 def _file(path: str | None, folder: Path) -> Path:

@@ -5,23 +5,30 @@ from __future__ import annotations
 import shutil
 import sys
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import timedelta
+from io import BytesIO
 from pathlib import Path
 
+import numpy as np
 import pytest
 from axe_playwright_python.sync_playwright import Axe
+from PIL import Image
 from playwright.sync_api import Browser, Page, sync_playwright
 
 sys.path.insert(0, str(Path(__file__).parents[1]))  # what the other tests share
-from page_cases import claimed, received, served
+from page_cases import claimed, received, served, spooled
 from page_people import visit
 from page_series import graded, series, ungraded
-from reporting_cases import ASSESSMENTS
+from reporting_cases import ASSESSMENTS, MODERATE, SEVERE, assessment
 
+from qcnode.artifacts import Plane
 from qcnode.clock import utc_now
 from qcnode.config import StateFolder
+from qcnode.imaging import phantom
 from qcnode.imaging.planes import planes
+from qcnode.imaging.swoop import swoop_series, to_bytes
+from qcnode.imaging.volume import Volume, volume_from_instances
 from qcnode.ledger.shadows import ToShadow
 from qcnode.ledger.store import Store
 from qcnode.people import Role
@@ -29,6 +36,7 @@ from qcnode.verdict import Assessment, not_assessable
 from qcnode.web.forms import COOKIE
 
 TABLET, DESKTOP, PHONE = ({"width": w, "height": h} for w, h in ((800, 1280), (1280, 900), (390, 844)))
+SOFTWARE_WEBGL = ("--use-angle=swiftshader", "--enable-unsafe-swiftshader")
 PAGES = ("/", "/scanners", "/system", "/shadow")
 STATES = {
     "receiving": "1.2.1",
@@ -64,7 +72,7 @@ def browser() -> Iterator[Browser]:
     if chromium is None:
         pytest.skip("chromium is not installed; .ci/run installs it")
     with sync_playwright() as playwright:
-        opened = playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
+        opened = playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox", *SOFTWARE_WEBGL])
         yield opened
         opened.close()
 
@@ -157,4 +165,46 @@ def test_empty_pages_say_what_to_do(empty: Place, browser: Browser) -> None:
     for path, words in says.items():
         page = empty.opened(browser, path)
         assert words in page.locator("#main").inner_text()
+        page.context.close()
+
+
+@pytest.mark.parametrize("plane", Plane)
+def test_the_marks_lead_to_the_slices_that_carry_the_artifact(plane: Plane, browser: Browser, tmp_path: Path) -> None:
+    """Three slices shine: whoever goes to the marked ones sees them, however the stack runs through the patient."""
+    head = phantom.head(np.random.default_rng(5), plane)
+    bright = head.array.copy()
+    bright[8:11] *= 4
+    scan = swoop_series(Volume(bright, head.affine), patient_id="P", generator=np.random.default_rng(5))
+    means = volume_from_instances([to_bytes(scan)]).array.mean(axis=(1, 2))
+    shining = tuple(sorted(int(number) for number in np.argsort(means)[-3:]))
+    noisy = assessment(Noise=replace(SEVERE, slices=shining), Motion=replace(MODERATE, slices=(0,)))
+    with Store.open(StateFolder(folder=tmp_path)) as store, served(store, tmp_path) as client:
+        uid = spooled(store, tmp_path, scan)
+        assert store.finish(claimed(store, uid), replace(noisy, plane=plane), [], [], utc_now())
+        place = Place(str(client.base_url).rstrip("/"), visit(store, client, Role.VIEWER).cookie)
+        page = place.opened(browser, f"/series/{uid}")
+        page.locator("#picture.replaced").wait_for(state="attached")
+
+        def brightness() -> float:
+            with Image.open(BytesIO(page.locator("#volume").screenshot())) as picture:
+                return float(np.asarray(picture.convert("L")).mean())
+
+        of, number = f" of {len(head.array)}", page.locator("#slice-of")
+        assert number.inner_text() == f"{shining[1] + 1}{of}", "it begins at the worst"
+        there = brightness()
+        to_noise, to_motion = (page.get_by_role("button", name=name) for name in ("Noise: slices", "Motion: slice 1"))
+        assert (to_noise.get_attribute("aria-pressed"), to_motion.get_attribute("aria-pressed")) == ("true", "false")
+        for expected in (shining[2], shining[0], shining[1]):
+            to_noise.press("Enter")
+            assert number.inner_text() == f"{expected + 1}{of}"
+        assert page.locator("#marks rect").count() == 4
+        to_motion.press("Enter")
+        assert number.inner_text() == f"1{of}"
+        assert brightness() < there / 2
+        other = next(one for one in Plane if one is not plane)
+        page.get_by_role("button", name=other.value.capitalize()).click()
+        assert not page.locator("#marks").is_visible()
+        to_noise.press("Enter")
+        assert number.inner_text().endswith(of)
+        assert brightness() > there / 2
         page.context.close()

@@ -16,7 +16,7 @@ const library = () =>
   });
 
 const view = async () => {
-  const { volume: url, plane, revision } = id("picture").dataset;
+  const { volume: url, plane, revision, marks } = id("picture").dataset;
   if (!url || shown === `${url} ${revision}`) return;
   shown = `${url} ${revision}`;
   if (!document.createElement("canvas").getContext("webgl2")) return;
@@ -25,7 +25,7 @@ const view = async () => {
     const [answer] = await Promise.all([fetch(url), library()]);
     if (!answer.ok) throw new Error((await answer.json()).detail);
     id("viewer").hidden = false;
-    await show(await answer.arrayBuffer(), plane);
+    await show(await answer.arrayBuffer(), plane, JSON.parse(marks));
     id("viewer-note").textContent = "";
     id("picture").classList.add("replaced");
   } catch (error) {
@@ -35,7 +35,7 @@ const view = async () => {
 };
 
 let viewer = null;
-const show = async (data, plane) => {
+const show = async (data, plane, marks) => {
   const { Niivue, NVImage, SLICE_TYPE, DRAG_MODE, SHOW_RENDER } = window.niivue;
   viewer ??= await new Niivue({
     backColor: [0, 0, 0, 1],
@@ -76,17 +76,24 @@ const show = async (data, plane) => {
     showWindow();
   };
 
+  // The viewer counts to the right, front and top of the patient; the stack's own slices are counted as they were sent.
   const count = () => volume.dimsRAS[axis + 1];
+  const ofStack = () => Math.abs(volume.permRAS[axis]) === 3;
+  const turned = (number) => (ofStack() && volume.permRAS[axis] < 0 ? count() + 1 - number : number);
   const showSlice = () => {
     slice.max = count();
-    slice.value = Math.floor(viewer.scene.crosshairPos[axis] * count()) + 1;
+    slice.value = turned(Math.floor(viewer.scene.crosshairPos[axis] * count()) + 1);
     id("slice-of").textContent = `${slice.value} of ${count()}`;
+    id("marks").toggleAttribute("hidden", !ofStack());
+    for (const { button, slices } of jumps)
+      button.setAttribute("aria-pressed", String(ofStack() && slices.includes(slice.value - 1)));
   };
-  slice.oninput = () => {
-    viewer.scene.crosshairPos[axis] = (Number(slice.value) - 0.5) / count();
+  const go = (number) => {
+    viewer.scene.crosshairPos[axis] = (turned(number) - 0.5) / count();
     viewer.drawScene();
     showSlice();
   };
+  slice.oninput = () => go(Number(slice.value));
   viewer.onLocationChange = showSlice;
   viewer.onIntensityChange = showWindow;
 
@@ -101,7 +108,33 @@ const show = async (data, plane) => {
   };
   for (const button of document.querySelectorAll("#viewer [data-plane]"))
     button.onclick = () => choose(button.dataset.plane);
+
+  // The slices that carry an artifact: a bar under the slider, and a button each that goes from one to the next.
+  const rectangle = (number, row, severity) => {
+    const bar = document.createElementNS("http://www.w3.org/2000/svg", "rect");
+    const place = { x: number, y: row, width: 1.02, height: 0.8, class: `grade${severity}` };
+    for (const [name, value] of Object.entries(place)) bar.setAttribute(name, value);
+    return bar;
+  };
+  const jumps = marks.map(({ artifact, severity, slices, says }) => {
+    const button = document.createElement("button");
+    button.type = "button";
+    button.className = `grade${severity}`;
+    button.textContent = `${artifact}: ${says}`;
+    button.onclick = () => {
+      if (!ofStack()) choose(plane);
+      go((slices.find((one) => one >= slice.value) ?? slices[0]) + 1);
+    };
+    return { button, slices };
+  });
   choose(plane);
+  id("marks").setAttribute("viewBox", `0 0 ${count()} ${Math.max(1, marks.length)}`);
+  id("marks").replaceChildren(
+    ...marks.flatMap(({ slices, severity }, row) => slices.map((one) => rectangle(one, row, severity))),
+  );
+  id("jumps").replaceChildren(...jumps.map(({ button }) => button));
+  id("jumps").hidden = !jumps.length;
+  if (marks.length) go(marks[0].slices[Math.floor(marks[0].slices.length / 2)] + 1);
   showWindow();
 };
 
