@@ -23,10 +23,15 @@ class Decision(StrEnum):
 
 @dataclass(frozen=True)
 class Grade:
-    """One member's score of one artifact: the severity, and the probability of severities 0, 1 and 2."""
+    """One member's score of one artifact: the severity, and the probability of severities 0, 1 and 2.
+
+    slices: those of the volume, from 0, that carry the grade; empty where it is the whole scan's, None where nobody
+    looked for them, as for the severity none.
+    """
 
     severity: Severity
     probabilities: tuple[float, float, float]
+    slices: tuple[int, ...] | None = None
 
     def at_least(self, severity: Severity) -> float:
         """The probability that the artifact is this severe or worse."""
