@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from io import BytesIO
 from pathlib import Path
 from time import perf_counter
@@ -18,11 +18,11 @@ from qcnode.errors import Excluded, NotAssessable
 from qcnode.imaging.eligibility import check_eligible
 from qcnode.imaging.likeness import check_assessable
 from qcnode.imaging.noise import noise_level
-from qcnode.imaging.preprocess import network_input
+from qcnode.imaging.preprocess import network_input, shown_slices
 from qcnode.imaging.preview import sections
 from qcnode.imaging.stack import UNREADABLE
 from qcnode.imaging.volume import Volume, volume_from_instances
-from qcnode.verdict import DEFAULT_POLICY, Assessment, Grade, Policy, not_assessable, verdict
+from qcnode.verdict import DEFAULT_POLICY, Assessment, Grade, Policy, not_assessable, verdict, worst
 
 
 class Grader(Protocol):
@@ -42,6 +42,11 @@ class Grader(Protocol):
 
     def grade(self, network_input: NDArray[np.float32]) -> dict[Artifact, Grade]:
         """The seven grades of one network input."""
+
+    def located(
+        self, grades: Mapping[Artifact, Grade], network_input: NDArray[np.float32], shown: NDArray[np.intp]
+    ) -> dict[Artifact, Grade]:
+        """The same grades with the slices that carry them; `shown` is what `shown_slices` makes of the volume."""
 
 
 def assess(
@@ -96,8 +101,11 @@ def _assess(
         volume = build()
         check_assessable(volume, minimum_slices)
         lap("volume")
-        grades = ensemble.grade(network_input(volume, ensemble.preprocessing))
+        images = network_input(volume, ensemble.preprocessing)
+        grades = ensemble.grade(images)
         lap("grading")
+        grades = ensemble.located(grades, images, shown_slices(volume, ensemble.preprocessing))
+        lap("slices")
     except Excluded as error:
         return Assessment(not_assessable(str(error)), series_uid, ensemble=ensemble.id, excluded=str(error))
     except NotAssessable as error:
@@ -106,7 +114,9 @@ def _assess(
         return Assessment(
             not_assessable(str(error)), series_uid, plane, ensemble=ensemble.id, seconds=seconds, preview=preview
         )
-    preview, noise = sections(volume), noise_level(volume)
+    artifact = worst({artifact: grade.severity for artifact, grade in grades.items()})
+    preview = sections(volume, grades[artifact].slices or () if artifact else ())
+    noise = noise_level(volume)
     lap("preview")
     return Assessment(
         verdict(grades, policy),

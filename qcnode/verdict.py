@@ -23,10 +23,15 @@ class Decision(StrEnum):
 
 @dataclass(frozen=True)
 class Grade:
-    """One member's score of one artifact: the severity, and the probability of severities 0, 1 and 2."""
+    """One member's score of one artifact: the severity, and the probability of severities 0, 1 and 2.
+
+    slices: those of the volume, from 0, that carry the grade; empty where it is the whole scan's, None where nobody
+    looked for them, as for the severity none.
+    """
 
     severity: Severity
     probabilities: tuple[float, float, float]
+    slices: tuple[int, ...] | None = None
 
     def at_least(self, severity: Severity) -> float:
         """The probability that the artifact is this severe or worse."""
@@ -83,7 +88,8 @@ class Assessment:
     """All that is known of a series once it was looked at: what the documents, the ledger and the page are made from.
 
     `grades` holds all seven artifacts, or none when the verdict is not_assessable. `excluded` says why the series is
-    not for assessment, else None. `preview` is an axial, a coronal and a sagittal section, uint8, isotropic pixels.
+    not for assessment, else None. `preview` is an axial, a coronal and a sagittal section, uint8, isotropic pixels,
+    in colour where the slices that carry the worst artifact are marked.
     `noise` is the noise over the head's signal, where the background tells it.
     """
 

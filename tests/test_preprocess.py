@@ -4,11 +4,21 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from qcnode.artifacts import Plane
 from qcnode.errors import NotAssessable
-from qcnode.imaging.preprocess import CUBE, INPUT_SHAPE, INPUT_SHAPES, INTENSITY_RANGE, network_input
+from qcnode.imaging.preprocess import (
+    CUBE,
+    INPUT_SHAPE,
+    INPUT_SHAPES,
+    INTENSITY_RANGE,
+    network_input,
+    placed,
+    shown_slices,
+)
 from qcnode.imaging.volume import Volume
 
 # Columns are the RAS directions of slice, row and column as the network sees each plane.
@@ -149,3 +159,24 @@ def test_the_cube_holds_the_whole_field_of_view() -> None:
     cube = network_input(Volume(marked, volume.affine), CUBE)
     corners = cube[[0, -1]][:, [0, -1]][:, :, [0, -1]]
     assert (corners > 20).sum() == 2
+
+
+@pytest.mark.parametrize("preprocessing", INPUT_SHAPES)
+@given(count=st.integers(4, 60), slice_mm=st.floats(1, 9), backwards=st.booleans())
+@settings(max_examples=15, deadline=None)
+def test_each_slice_of_the_volume_is_shown_by_the_input_s_slice_that_holds_its_voxels(
+    preprocessing: str, count: int, slice_mm: float, backwards: bool
+) -> None:
+    affine = np.diag([1.6, 1.6, 1.6, 1.0])
+    affine[:3, :3] = np.array([[0, 0, 1.6], [0, 1.6, 0], [slice_mm, 0, 0]]) * (-1 if backwards else 1)
+    shown = shown_slices(Volume(np.zeros((count, 20, 20), np.float32), affine), preprocessing)
+    assert len(shown) == count
+    assert shown.max() < INPUT_SHAPES[preprocessing][0]
+    seen = shown[shown >= 0]
+    steps = np.diff(seen)
+    assert (steps <= 0).all() if backwards else (steps >= 0).all()
+    bright = int(np.flatnonzero(shown >= 0)[len(seen) // 2])
+    array = np.zeros((count, 20, 20), np.float32)
+    array[bright] = 1
+    there = placed(Volume(array, affine), preprocessing).max(axis=(1, 2))
+    assert there[shown[bright]] == pytest.approx(there.max(), abs=0.51 * there.max())

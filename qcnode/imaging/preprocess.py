@@ -57,6 +57,18 @@ def placed(volume: Volume, preprocessing: str = PREPROCESSING) -> NDArray[np.flo
     return _cube(_oriented(volume)[0]) if preprocessing == CUBE else _centred(_on_grid(*_oriented(volume)))
 
 
+def shown_slices(volume: Volume, preprocessing: str = PREPROCESSING) -> NDArray[np.intp]:
+    """For each slice of the volume, the slice of the network input that shows it, from 0; -1 where none does."""
+    numbers = np.arange(len(volume.array))
+    # The slices' own numbers, one more so that padding is none of them, take the way of their voxels.
+    thin = np.broadcast_to(np.float32(numbers[:, None, None] + 1), (len(numbers), 2, 2))
+    places = placed(Volume(thin, volume.affine), preprocessing).max(axis=(1, 2)) - 1
+    there = np.flatnonzero(places > -1)
+    distances = np.abs(numbers[:, None] - places[there])
+    reach = max(1.0, float(np.abs(np.diff(places[there])).max(initial=0.0))) / 2
+    return np.where(distances.min(axis=1) <= reach, there[distances.argmin(axis=1)], -1)
+
+
 def _oriented(volume: Volume) -> tuple[NDArray[np.float32], tuple[float, float, float]]:
     """The array with its axes along its plane's _DIRECTIONS, and its spacing (slice, row, column) in mm."""
     directions = _DIRECTIONS[volume.plane]

@@ -1,0 +1,70 @@
+"""Which slices carry a grade: those that a member would find fault with if they were the whole scan.
+
+A few neighbouring slices are laid back and forth until they make a stack of their own, and the member grades that. So
+each part of the scan gets a grade that says nothing of the rest. Were a part taken away instead, nothing would change
+where the rest carries the grade as well.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from qcnode.artifacts import Artifact
+from qcnode.ensemble.model import Member
+from qcnode.ensemble.networks import CompactResNet
+
+_AS_LARGE_AS_THE_HEAD = frozenset({Artifact.POSITIONING, Artifact.CONTRAST, Artifact.DISTORTION})
+_WINDOW, _STEP = 4, 2  # slices that are graded together, and from one window to the next
+_DEPTH = 24  # slices of the stack that a window is laid out to; a deep network needs that many
+_FAULT = -2.0  # of the margin; moderate or worse has a chance of one in eight
+_MOST = 0.65  # of the slices: a fault in more of them is the whole scan's
+
+
+def carrying_slices(
+    member: Member, artifact: Artifact, images: torch.Tensor, shown: NDArray[np.intp]
+) -> tuple[int, ...] | None:
+    """The volume's slices, from 0, that carry the member's grade of a network input; () where it is the whole scan's.
+
+    images: (1, 1, slice, row, column). shown: for each slice of the volume, the input's that shows it, else -1.
+    None where nobody can tell: other encoders make of a few slices what they make of no scan, or take too long.
+    """
+    there = shown[shown >= 0]
+    if artifact in _AS_LARGE_AS_THE_HEAD:
+        return ()
+    if not isinstance(member.encoder, CompactResNet) or np.ptp(there) < _WINDOW:
+        return None
+    first, last = there.min(), there.max()
+    found = np.zeros(images.shape[2], np.bool_)
+    found[first : last + 1] = faulty(own_margins(member, images[0, 0, first : last + 1]))
+    return tuple(int(number) for number in np.flatnonzero((shown >= 0) & found[shown]))
+
+
+def own_margins(member: Member, slices: torch.Tensor) -> NDArray[np.float32]:
+    """How much each of the slices (slice, row, column) is at fault by itself: (slice,), higher is worse.
+
+    The logarithm of P(moderate or worse) over P(none), the mean of the windows that the slice is in.
+    """
+    count = len(slices)
+    starts = sorted({*range(0, count - _WINDOW, _STEP), count - _WINDOW})
+    there = torch.arange(_WINDOW, device=slices.device)
+    back_and_forth = torch.cat([there, there.flip(0)]).repeat(_DEPTH // (2 * _WINDOW))
+    total, windows = np.zeros(count, np.float32), np.zeros(count, np.float32)
+    for start in starts:  # one at a time: a batch of them all would need as much memory as the members together
+        stack = slices[start + back_and_forth][None, None].contiguous(memory_format=torch.channels_last_3d)
+        with torch.inference_mode():
+            severity = member(stack).severity[0]
+        total[start : start + _WINDOW] += float(severity[1:].logsumexp(0) - severity[0])
+        windows[start : start + _WINDOW] += 1
+    return total / windows
+
+
+def faulty(margins: NDArray[np.float32]) -> NDArray[np.bool_]:
+    """Which slices stand out of the others by their margins, (slice,); none where most of them are alike at fault."""
+    at_fault = margins > _FAULT
+    if not at_fault.any() or at_fault.mean() > _MOST:
+        return np.zeros(len(margins), np.bool_)
+    # A window at the border of a strong artifact is at fault as well, though half of its slices are clean.
+    low, high = np.percentile(margins, 10), margins.max()
+    return np.asarray(at_fault & (margins > (low + high) / 2))
