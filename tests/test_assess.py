@@ -93,6 +93,8 @@ def test_a_series_gets_seven_grades_its_plane_its_verdict_and_its_preview(swoop:
     assert (found.plane, found.ensemble, found.excluded) == (Plane.CORONAL, "stand-in", None)
     assert found.series_uid is not None
     assert [section.dtype for section in found.preview] == [np.uint8] * 3
+    assert all(section.ndim == 3 for section in found.preview), "the first slice is marked"
+    assert 0.02 < (found.noise or 0) < 0.06, "as the scan was made"
     assert set(found.seconds) == {"volume", "grading", "slices", "preview"}
     assert all(seconds >= 0 for seconds in found.seconds.values())
     assert [asked.shape for asked in ensemble.asked] == [INPUT_SHAPE]

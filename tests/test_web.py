@@ -62,7 +62,7 @@ def test_a_series_page_shows_how_far_its_images_are_for_each_destination(store: 
     store.deliveries.mark_later(second, NOW + timedelta(seconds=9), "It is out of resources <2>.", refused=True)
     shown = markup(page, "/series/1.2.3").text
     assert "archive 0 of 5 sent, 5 pending It is out of resources <2>." in shown, "the latest error, as text"
-    assert "pacs all 5 sent, the last 2026-03-01 12:30:15 What happened" in shown
+    assert "pacs all 5 sent, the last 2026-03-01 12:30:15" in shown
     assert "research 0 of 5 sent, 5 pending" in shown
 
     store.deliveries.mark_sent(second, NOW)
