@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from io import BytesIO
 from pathlib import Path
 from time import perf_counter
@@ -18,10 +19,12 @@ from qcnode.errors import Excluded, NotAssessable
 from qcnode.imaging.eligibility import check_eligible
 from qcnode.imaging.likeness import check_assessable
 from qcnode.imaging.preprocess import network_input, shown_slices
-from qcnode.imaging.preview import sections
+from qcnode.imaging.preview import sections, slice_pictures
 from qcnode.imaging.stack import UNREADABLE
 from qcnode.imaging.volume import Volume, volume_from_instances
-from qcnode.verdict import DEFAULT_POLICY, Assessment, Grade, Policy, not_assessable, verdict
+from qcnode.verdict import DEFAULT_POLICY, Assessment, Grade, Policy, not_assessable, verdict, worst_in_slices
+
+PICTURES = 5  # of slices that carry the worst grade
 
 
 class Grader(Protocol):
@@ -114,8 +117,17 @@ def _assess(
             not_assessable(str(error)), series_uid, plane, ensemble=ensemble.id, seconds=seconds, preview=preview
         )
     preview = sections(volume)
+    worst = worst_in_slices(grades)
+    pictures = {} if worst is None else slice_pictures(volume, _some(grades[worst].slices or ()))
     lap("preview")
-    return Assessment(verdict(grades, policy), series_uid, volume.plane, grades, ensemble.id, seconds, None, preview)
+    said = Assessment(verdict(grades, policy), series_uid, volume.plane, grades, ensemble.id, seconds, None, preview)
+    return replace(said, sources=volume.sources, pictures=pictures, counted_from=volume.counted_from)
+
+
+def _some(slices: Sequence[int]) -> list[int]:
+    """As many as there is room for, evenly from among them: the outermost are the least certain."""
+    count = min(len(slices), PICTURES)
+    return [slices[(2 * place + 1) * len(slices) // (2 * count)] for place in range(count)]
 
 
 def _header(instance: bytes) -> Dataset | None:
