@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from io import BytesIO
 from pathlib import Path
 from time import perf_counter
@@ -19,10 +20,12 @@ from qcnode.imaging.eligibility import check_eligible
 from qcnode.imaging.likeness import check_assessable
 from qcnode.imaging.noise import noise_level
 from qcnode.imaging.preprocess import network_input, shown_slices
-from qcnode.imaging.preview import sections
+from qcnode.imaging.preview import sections, slice_pictures
 from qcnode.imaging.stack import UNREADABLE
 from qcnode.imaging.volume import Volume, volume_from_instances
-from qcnode.verdict import DEFAULT_POLICY, Assessment, Grade, Policy, not_assessable, verdict, worst
+from qcnode.verdict import DEFAULT_POLICY, Assessment, Grade, Policy, not_assessable, verdict, worst_in_slices
+
+PICTURES = 5  # of slices that carry the worst grade
 
 
 class Grader(Protocol):
@@ -114,20 +117,19 @@ def _assess(
         return Assessment(
             not_assessable(str(error)), series_uid, plane, ensemble=ensemble.id, seconds=seconds, preview=preview
         )
-    artifact = worst({artifact: grade.severity for artifact, grade in grades.items()})
-    preview = sections(volume, grades[artifact].slices or () if artifact else ())
+    worst = worst_in_slices(grades)
+    carried = () if worst is None else grades[worst].slices or ()
+    preview, pictures = sections(volume, carried), slice_pictures(volume, _some(carried))
     noise = noise_level(volume)
     lap("preview")
-    return Assessment(
-        verdict(grades, policy),
-        series_uid,
-        volume.plane,
-        grades,
-        ensemble.id,
-        seconds,
-        preview=preview,
-        noise=noise,
-    )
+    said = Assessment(verdict(grades, policy), series_uid, volume.plane, grades, ensemble.id, seconds, None, preview)
+    return replace(said, noise=noise, sources=volume.sources, pictures=pictures, counted_from=volume.counted_from)
+
+
+def _some(slices: Sequence[int]) -> list[int]:
+    """As many as there is room for, evenly from among them: the outermost are the least certain."""
+    count = min(len(slices), PICTURES)
+    return [slices[(2 * place + 1) * len(slices) // (2 * count)] for place in range(count)]
 
 
 def _header(instance: bytes) -> Dataset | None:

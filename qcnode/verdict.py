@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
+from itertools import groupby
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -83,14 +85,23 @@ class Verdict:
     reasons: tuple[str, ...]
 
 
+class Source(NamedTuple):
+    """The instance that a slice is from, and its frame in it, from 1; None in an instance of one frame."""
+
+    sop_instance_uid: str
+    frame: int | None
+
+
 @dataclass(frozen=True)
 class Assessment:
     """All that is known of a series once it was looked at: what the documents, the ledger and the page are made from.
 
     `grades` holds all seven artifacts, or none when the verdict is not_assessable. `excluded` says why the series is
     not for assessment, else None. `preview` is an axial, a coronal and a sagittal section, uint8, isotropic pixels,
-    in colour where the slices that carry the worst artifact are marked.
-    `noise` is the noise over the head's signal, where the background tells it.
+    in colour where slices that carry the worst grade are marked. `noise` is the noise over the head's signal, where
+    the background tells it. `sources` says where each slice of the volume came from, in its order; empty where it did
+    not come as DICOM. `pictures` are some of the slices that carry the worst grade, by their number, from 0, which
+    `counted_from` begins.
     """
 
     verdict: Verdict
@@ -102,6 +113,26 @@ class Assessment:
     excluded: str | None = None
     preview: tuple[NDArray[np.uint8], ...] = ()
     noise: float | None = None
+    sources: tuple[Source, ...] = ()
+    pictures: Mapping[int, NDArray[np.uint8]] = field(default_factory=dict)
+    counted_from: str = ""  # "the feet"
+
+
+def worst_in_slices(scores: Scores) -> Artifact | None:
+    """The artifact with the worst grade that a few slices carry; None where there is none such."""
+    located = [artifact for artifact, grade in scores.items() if grade.slices]
+    return max(
+        located,
+        key=lambda artifact: (scores[artifact].severity, scores[artifact].at_least(Severity.MODERATE)),
+        default=None,
+    )
+
+
+def slice_ranges(slices: Sequence[int]) -> str:
+    """Slices, from 0, as people count them: "slice 5", "slices 5-9, 12"."""
+    runs = [list(run) for _, run in groupby(enumerate(sorted(slices)), lambda pair: pair[1] - pair[0])]
+    named = [f"{run[0][1] + 1}" + (f"-{run[-1][1] + 1}" if len(run) > 1 else "") for run in runs]
+    return f"slice{'s' if len(slices) > 1 else ''} {', '.join(named)}"
 
 
 # What a colleague would say at the bedside: the artifact as it reads in a sentence, and what to do before a repeat.
@@ -135,26 +166,6 @@ def verdict(scores: Scores, policy: Policy = DEFAULT_POLICY) -> Verdict:
         return Verdict(Decision.ACCEPT, ("No artifact that matters. Go on.",))
     asking.sort(key=lambda item: (item[1] is not Decision.RESCAN, -scores[item[0]].severity))
     return Verdict(asking[0][1], tuple(reason(artifact, scores[artifact], d) for artifact, d in asking))
-
-
-def worst(severities: Mapping[Artifact, int]) -> Artifact | None:
-    """The artifact of the worst severity, the first of several in their order; None where all are none."""
-    flawed = [artifact for artifact in Artifact if severities.get(artifact)]
-    return max(flawed, key=lambda artifact: severities[artifact], default=None)
-
-
-def in_words(slices: Sequence[int]) -> str:
-    """Slices, counted from 0, as people count them: "slices 12–18 and 20"; "the whole scan" where there are none."""
-    if not slices:
-        return "the whole scan"
-    spans: list[list[int]] = []
-    for number in sorted(slices):
-        if spans and number == spans[-1][-1] + 1:
-            spans[-1].append(number)
-        else:
-            spans.append([number])
-    *others, last = [f"{span[0] + 1}–{span[-1] + 1}" if len(span) > 1 else f"{span[0] + 1}" for span in spans]
-    return f"{'slices' if len(slices) > 1 else 'slice'} {', '.join(others)}{' and ' if others else ''}{last}"
 
 
 def of_a_part(said: Verdict, missing: int, announced: int) -> Verdict:

@@ -11,12 +11,9 @@ from qcnode.verdict import (
     Decision,
     Grade,
     Rule,
-    in_words,
     not_assessable,
     of_a_part,
-    reason,
     verdict,
-    worst,
 )
 
 
@@ -102,28 +99,3 @@ def test_what_is_missing_betters_no_verdict_and_forbids_to_go_on(severities: lis
         assert not any("Go on" in reason for reason in held.reasons)
     else:
         assert held == said
-
-
-@given(severities)
-def test_the_worst_artifact_is_the_first_that_a_reason_names(severities: list[int]) -> None:
-    graded = {artifact: grade(s) for artifact, s in zip(Artifact, severities, strict=True)}
-    found = worst({artifact: one.severity for artifact, one in graded.items()})
-    said = verdict(graded)
-    if found is None:
-        assert said.decision is Decision.ACCEPT
-    else:
-        assert said.reasons[0] == reason(found, graded[found], said.decision)
-
-
-@pytest.mark.parametrize(
-    ("slices", "words"),
-    [
-        ([], "the whole scan"),
-        ([0], "slice 1"),
-        ([11, 12, 13], "slices 12–14"),
-        ([3, 11, 12], "slices 4 and 12–13"),
-        ([9, 2, 5, 6], "slices 3, 6–7 and 10"),
-    ],
-)
-def test_slices_are_named_as_people_count_them(slices: list[int], words: str) -> None:
-    assert in_words(slices) == words

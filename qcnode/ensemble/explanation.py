@@ -7,27 +7,35 @@ where the rest carries the grade as well.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable
+from functools import partial
+from itertools import pairwise
+
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from qcnode.artifacts import Artifact
 from qcnode.ensemble.model import Member
 from qcnode.ensemble.networks import CompactResNet
 
 _AS_LARGE_AS_THE_HEAD = frozenset({Artifact.POSITIONING, Artifact.CONTRAST, Artifact.DISTORTION})
-_WINDOW, _STEP = 4, 2  # slices that are graded together, and from one window to the next
+_WINDOW = 4  # slices that are graded together
 _DEPTH = 24  # slices of the stack that a window is laid out to; a deep network needs that many
 _FAULT = -2.0  # of the margin; moderate or worse has a chance of one in eight
 _MOST = 0.65  # of the slices: a fault in more of them is the whole scan's
 
+Each = Callable[[Callable[[int], float], Iterable[int]], Iterable[float]]
+
 
 def carrying_slices(
-    member: Member, artifact: Artifact, images: torch.Tensor, shown: NDArray[np.intp]
+    member: Member, artifact: Artifact, images: Tensor, shown: NDArray[np.intp], each: Each = map
 ) -> tuple[int, ...] | None:
     """The volume's slices, from 0, that carry the member's grade of a network input; () where it is the whole scan's.
 
     images: (1, 1, slice, row, column). shown: for each slice of the volume, the input's that shows it, else -1.
+    each: maps windows to their grades, on as many threads as it likes.
     None where nobody can tell: other encoders make of a few slices what they make of no scan, or take too long.
     """
     there = shown[shown >= 0]
@@ -37,27 +45,39 @@ def carrying_slices(
         return None
     first, last = there.min(), there.max()
     found = np.zeros(images.shape[2], np.bool_)
-    found[first : last + 1] = faulty(own_margins(member, images[0, 0, first : last + 1]))
+    found[first : last + 1] = faulty(own_margins(member, images[0, 0, first : last + 1], each))
     return tuple(int(number) for number in np.flatnonzero((shown >= 0) & found[shown]))
 
 
-def own_margins(member: Member, slices: torch.Tensor) -> NDArray[np.float32]:
+def own_margins(member: Member, slices: Tensor, each: Each = map) -> NDArray[np.float32]:
     """How much each of the slices (slice, row, column) is at fault by itself: (slice,), higher is worse.
 
-    The logarithm of P(moderate or worse) over P(none), the mean of the windows that the slice is in.
+    The logarithm of P(moderate or worse) over P(none), the mean of the windows that the slice is in. A window between
+    two others is graded where one of them is at fault and one is not, and is taken for their mean elsewhere.
     """
-    count = len(slices)
-    starts = sorted({*range(0, count - _WINDOW, _STEP), count - _WINDOW})
-    there = torch.arange(_WINDOW, device=slices.device)
-    back_and_forth = torch.cat([there, there.flip(0)]).repeat(_DEPTH // (2 * _WINDOW))
-    total, windows = np.zeros(count, np.float32), np.zeros(count, np.float32)
-    for start in starts:  # one at a time: a batch of them all would need as much memory as the members together
-        stack = slices[start + back_and_forth][None, None].contiguous(memory_format=torch.channels_last_3d)
-        with torch.inference_mode():
-            severity = member(stack).severity[0]
-        total[start : start + _WINDOW] += float(severity[1:].logsumexp(0) - severity[0])
+    last = len(slices) - _WINDOW
+    starts = [*range(0, last, _WINDOW), last]
+    graded = dict(zip(starts, each(partial(_own_margin, member, slices), starts), strict=True))
+    between = {(one + next_) // 2: (graded[one] + graded[next_]) / 2 for one, next_ in pairwise(starts)}
+    edges = [
+        (one + next_) // 2 for one, next_ in pairwise(starts) if (graded[one] > _FAULT) != (graded[next_] > _FAULT)
+    ]
+    between |= zip(edges, each(partial(_own_margin, member, slices), edges), strict=True)
+    total, windows = np.zeros(len(slices), np.float32), np.zeros(len(slices), np.float32)
+    for start, margin in (between | graded).items():
+        total[start : start + _WINDOW] += margin
         windows[start : start + _WINDOW] += 1
     return total / windows
+
+
+def _own_margin(member: Member, slices: Tensor, start: int) -> float:
+    """That of a window's slices, laid back and forth."""
+    there = torch.arange(start, start + _WINDOW, device=slices.device)
+    back_and_forth = torch.cat([there, there.flip(0)]).repeat(_DEPTH // (2 * _WINDOW))
+    stack = slices[back_and_forth][None, None].contiguous(memory_format=torch.channels_last_3d)
+    with torch.inference_mode():
+        severity = member(stack).severity[0]
+        return float(severity[1:].logsumexp(0) - severity[0])
 
 
 def faulty(margins: NDArray[np.float32]) -> NDArray[np.bool_]:

@@ -70,14 +70,12 @@ class Ensemble:
 
         shown: for each slice of the volume, the input's that shows it, as `shown_slices` has it.
         """
-        images = self._batch(network_input)
-        flawed = [artifact for artifact, grade in grades.items() if grade.severity]
-
-        def of(artifact: Artifact) -> tuple[int, ...] | None:
-            return carrying_slices(self._members[artifact], artifact, images, shown)
-
-        found = dict(zip(flawed, self._threads.map(of, flawed), strict=True))
-        return {artifact: replace(grade, slices=found.get(artifact)) for artifact, grade in grades.items()}
+        images, located = self._batch(network_input), dict(grades)
+        for artifact, grade in grades.items():
+            if grade.severity:
+                slices = carrying_slices(self._members[artifact], artifact, images, shown, self._threads.map)
+                located[artifact] = replace(grade, slices=slices)
+        return located
 
     def logits(self, network_input: NDArray[np.float32]) -> dict[Artifact, NDArray[np.float32]]:
         """What each member's severity head says, (3,), before calibration."""

@@ -43,10 +43,10 @@ def network_input(volume: Volume, preprocessing: str = PREPROCESSING) -> NDArray
     if volume.array.size == 0 or volume.array.max() <= max(0.0, float(volume.array.min())):
         raise NotAssessable("Every voxel of the volume has the same value; check the coil, then repeat the scan.")
     if preprocessing == CUBE:
-        resized = _cube(_oriented(volume)[0])
+        resized = _cube(oriented(volume)[0])
         scored: NDArray[np.float32] = (resized - resized.mean()) / resized.std()
         return scored
-    array = _on_grid(*_oriented(volume))
+    array = _on_grid(*oriented(volume))
     low, high = INTENSITY_RANGE
     scaled: NDArray[np.float32] = np.clip(_centred(array) / np.float32(foreground_mean(array)), low, high)
     return scaled
@@ -54,7 +54,7 @@ def network_input(volume: Volume, preprocessing: str = PREPROCESSING) -> NDArray
 
 def placed(volume: Volume, preprocessing: str = PREPROCESSING) -> NDArray[np.float32]:
     """The volume's voxels where `network_input` puts them, their values as they are: for a mask of the same scan."""
-    return _cube(_oriented(volume)[0]) if preprocessing == CUBE else _centred(_on_grid(*_oriented(volume)))
+    return _cube(oriented(volume)[0]) if preprocessing == CUBE else _centred(_on_grid(*oriented(volume)))
 
 
 def shown_slices(volume: Volume, preprocessing: str = PREPROCESSING) -> NDArray[np.intp]:
@@ -69,7 +69,7 @@ def shown_slices(volume: Volume, preprocessing: str = PREPROCESSING) -> NDArray[
     return np.where(distances.min(axis=1) <= reach, there[distances.argmin(axis=1)], -1)
 
 
-def _oriented(volume: Volume) -> tuple[NDArray[np.float32], tuple[float, float, float]]:
+def oriented(volume: Volume) -> tuple[NDArray[np.float32], tuple[float, float, float]]:
     """The array with its axes along its plane's _DIRECTIONS, and its spacing (slice, row, column) in mm."""
     directions = _DIRECTIONS[volume.plane]
     unit = volume.affine[:3, :3] / np.linalg.norm(volume.affine[:3, :3], axis=0)

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
+from qcnode.imaging.preprocess import oriented
 from qcnode.imaging.volume import Volume
 
 _LARGEST_PIXELS = 256  # along either side of a section
@@ -69,6 +70,21 @@ def _with_marks(grey: NDArray[np.uint8], there: NDArray[np.bool_]) -> NDArray[np
     rim[_RIM_PIXELS:-_RIM_PIXELS, _RIM_PIXELS:-_RIM_PIXELS] = False
     picture[there & rim] = MARK
     return picture
+
+
+def slice_pictures(volume: Volume, numbers: Sequence[int]) -> dict[int, NDArray[np.uint8]]:
+    """Some slices of a finite volume by number, as radiologists look at them: uint8 (row, column), square pixels."""
+    low, high = (float(v) for v in np.percentile(volume.array, _WINDOW_PERCENTILES))
+    pictures = {}
+    for number in numbers:
+        array, (_, row_mm, column_mm) = oriented(Volume(volume.array[number : number + 1], volume.affine))
+        picture = array[0]
+        if abs(row_mm / column_mm - 1) > 0.01:
+            finest = min(row_mm, column_mm)
+            picture = ndimage.zoom(picture, (row_mm / finest, column_mm / finest), order=1)
+        every = -(-max(picture.shape) // _LARGEST_PIXELS)
+        pictures[number] = _windowed(picture[::every, ::every], low, high)
+    return pictures
 
 
 def _corners(volume: Volume) -> NDArray[np.float64]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import nibabel
@@ -20,6 +20,10 @@ from pydicom.uid import ExplicitVRLittleEndian
 from qcnode.artifacts import Plane
 from qcnode.errors import Excluded, NotAssessable
 from qcnode.imaging.stack import UNREADABLE, Slice, ordered_stack, read_instances
+from qcnode.verdict import Source
+
+# Where slices are counted from whose numbers grow along an axis of RAS, and against it.
+_BEGINNINGS = (("the left", "the right"), ("the back", "the front"), ("the feet", "the head"))
 
 
 @dataclass(frozen=True)
@@ -27,10 +31,12 @@ class Volume:
     """One stack of slices.
 
     array: (slice, row, column) float32, rescaled values. affine: (4, 4), from (slice, row, column) indices to RAS mm.
+    sources: where each slice came from, in the same order; empty where it did not come as DICOM.
     """
 
     array: NDArray[np.float32]
     affine: NDArray[np.float64]
+    sources: tuple[Source, ...] = ()
 
     @property
     def spacing_mm(self) -> tuple[float, float, float]:
@@ -43,6 +49,12 @@ class Volume:
         """The anatomical plane that the slices are closest to."""
         normal = np.abs(self.affine[:3, 0])  # RAS components of the slice direction
         return (Plane.SAGITTAL, Plane.CORONAL, Plane.AXIAL)[int(np.argmax(normal))]
+
+    @property
+    def counted_from(self) -> str:
+        """Which end of the patient the first slice is nearest to: "the feet"."""
+        axis = int(np.argmax(np.abs(self.affine[:3, 0])))
+        return _BEGINNINGS[axis][int(self.affine[axis, 0] < 0)]
 
 
 def volume_from_instances(instances: Sequence[bytes]) -> Volume:
@@ -60,7 +72,8 @@ def volume_from_instances(instances: Sequence[bytes]) -> Volume:
         image = convert_generic.dicom_to_nifti(slices, None)["NII"]
     except (ConversionError, ConversionValidationError) as cause:
         raise NotAssessable(f"The slices do not make up a volume ({cause}); check the export.") from cause
-    return _volume(np.asanyarray(image.dataobj), image.affine, slice_axis=2)
+    volume = _volume(np.asanyarray(image.dataobj), image.affine, slice_axis=2)
+    return replace(volume, sources=_sources([slice_ for slice_, _ in stack], volume.affine))
 
 
 def volume_from_nifti(path: Path) -> Volume:
@@ -99,6 +112,18 @@ def _classic(slice_: Slice, pixels: NDArray[np.generic], number: int) -> Dataset
     ds.PixelRepresentation = int(pixels.dtype.kind == "i")
     ds.PixelData = pixels.astype(pixels.dtype.newbyteorder("<")).tobytes()
     return ds
+
+
+def _sources(slices: Sequence[Slice], affine: NDArray[np.float64]) -> tuple[Source, ...]:
+    """The slices' sources in the order in which the affine runs through them."""
+    onwards = affine[:3, 0] * (-1, -1, 1)  # as DICOM has it: LPS
+    return tuple(_source(one) for one in sorted(slices, key=lambda one: float(one.position @ onwards)))
+
+
+def _source(slice_: Slice) -> Source:
+    dataset = slice_.dataset
+    uid = dataset.get("SOPInstanceUID") or dataset.file_meta.get("MediaStorageSOPInstanceUID", "")
+    return Source(str(uid), slice_.frame + 1 if int(dataset.get("NumberOfFrames") or 1) > 1 else None)
 
 
 def _decimal(value: float) -> str:

@@ -25,10 +25,10 @@ from sqlalchemy import (
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column, query_expression, relationship
 from sqlalchemy.types import TypeDecorator
 
-from qcnode.artifacts import Artifact, Plane
+from qcnode.artifacts import Artifact, Plane, Severity
 from qcnode.people import Role, Word
 from qcnode.states import DeliveryState, State, StepState
-from qcnode.verdict import Decision, worst
+from qcnode.verdict import Decision, Grade, worst_in_slices
 
 
 class Instant(TypeDecorator[datetime]):
@@ -192,11 +192,14 @@ class AssessmentRow(Row):
     escalations: Mapped[list[Escalation]] = relationship(lazy="raise")
 
     @property
-    def worst(self) -> ScoreRow | None:
-        """The score of the worst severity; None where all are none."""
-        by_artifact = {score.artifact: score for score in self.scores}
-        artifact = worst({artifact: score.severity for artifact, score in by_artifact.items()})
-        return by_artifact[artifact] if artifact else None
+    def worst_in_slices(self) -> ScoreRow | None:
+        """The worst score that a few slices carry; None where there is none such."""
+        grades = {
+            one.artifact: Grade(Severity(one.severity), (one.p0, one.p1, one.p2), tuple(one.slices or ()))
+            for one in self.scores
+        }
+        worst = worst_in_slices(grades)
+        return next((one for one in self.scores if one.artifact is worst), None)
 
     @property
     def acknowledged_by(self) -> list[str]:

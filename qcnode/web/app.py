@@ -20,7 +20,7 @@ from qcnode.config import Destination, Web
 from qcnode.ledger.models import AssessmentRow, Series
 from qcnode.ledger.opinions import corrections, spoken
 from qcnode.ledger.store import Store
-from qcnode.verdict import in_words
+from qcnode.verdict import slice_ranges
 from qcnode.web.api import create_api
 from qcnode.web.api.shapes import HIGHEST_REVISION
 from qcnode.web.aside import Aside
@@ -167,7 +167,12 @@ def _marks(latest: AssessmentRow) -> list[dict[str, Any]]:
     """The slices that carry a grade, the worst grade first, as the viewer takes them."""
     carried = [score for score in latest.scores if score.slices]
     return [
-        {"artifact": one.artifact, "severity": one.severity, "slices": one.slices, "says": in_words(one.slices or [])}
+        {
+            "artifact": one.artifact,
+            "severity": one.severity,
+            "slices": one.slices,
+            "says": slice_ranges(one.slices or ()),
+        }
         for one in sorted(carried, key=lambda score: -score.severity)
     ]
 

@@ -12,7 +12,7 @@ from qcnode.clock import utc_now
 from qcnode.ledger.store import Store
 from qcnode.people import Word
 from qcnode.states import DeliveryState, State
-from qcnode.verdict import Decision, in_words
+from qcnode.verdict import Decision, slice_ranges
 from qcnode.web.auth import Visitor
 from qcnode.web.forms import TOKEN
 from qcnode.web.times import Times
@@ -26,7 +26,7 @@ class Pages:
         words = (Decision, Severity, State, DeliveryState, Word)
         self._environment.globals.update({kind.__name__: kind for kind in words}, TOKEN=TOKEN)
         self._environment.globals["name_of"] = name_of  # a series, where the site wants names on the page
-        self._environment.filters.update(local=times.shown, in_words=in_words)
+        self._environment.filters.update(local=times.shown, ranges=slice_ranges)
         self._environment.globals["zone"] = lambda: times.zone(utc_now())
         self._environment.globals["rescans"] = store.overview.rescans  # every page tells of those that wait
 
