@@ -119,7 +119,8 @@ def _assess(
         )
     worst = worst_in_slices(grades)
     carried = () if worst is None else grades[worst].slices or ()
-    preview, pictures = sections(volume, carried), slice_pictures(volume, _some(carried))
+    preview = sections(volume, carried)
+    pictures = slice_pictures(volume, _some(carried)) if carried else {}
     noise = noise_level(volume)
     lap("preview")
     said = Assessment(verdict(grades, policy), series_uid, volume.plane, grades, ensemble.id, seconds, None, preview)
