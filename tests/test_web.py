@@ -141,7 +141,7 @@ def test_the_slices_that_carry_an_artifact_are_said_and_marked(
     grades = {artifact: replace(grade, slices=slices.get(artifact)) for artifact, grade in rescan.grades.items()}
     assert store.finish(_claim(store, tmp_path), replace(rescan, grades=grades), [], [], NOW, planes="1.png")
     shown = markup(page, f"/series/{swoop().SeriesInstanceUID}")
-    assert "Noise moderate slices 4, 12-14 0.10" in shown.text
+    assert "Noise moderate slices 4, 12\N{NON-BREAKING HYPHEN}14 0.10" in shown.text
     assert "Motion severe the whole scan 0.01" in shown.text
     assert "Positioning severe 0.01" in shown.text, "nobody looked"
     marks = next(json.loads(str(a["data-marks"])) for _, a in shown.elements if "data-marks" in a)
@@ -152,7 +152,7 @@ def test_the_slices_that_carry_an_artifact_are_said_and_marked(
 
 @pytest.mark.parametrize(
     ("slices", "says"),
-    [((11, 12, 13), "Noise: slices 12-14"), ((), None), (None, None)],
+    [((11, 12, 13), "Noise: slices 12\N{NON-BREAKING HYPHEN}14"), ((), None), (None, None)],
 )
 def test_the_first_page_says_where_the_worst_artifact_is(
     slices: tuple[int, ...] | None, says: str | None, store: Store, page: httpx.Client, tmp_path: Path
