@@ -76,14 +76,13 @@ def own_margins(member: Member, slices: Tensor, each: Each = map) -> NDArray[np.
 
 def _window_margins(member: Member, slices: Tensor, starts: list[int]) -> list[float]:
     """Those of the windows that begin at these slices, each laid back and forth."""
-    twice = starts * 2 if len(starts) == 1 else starts  # PyTorch takes three times as long for a batch of one
     there = torch.arange(_WINDOW, device=slices.device)
     back_and_forth = torch.cat([there, there.flip(0)]).repeat(_DEPTH // (2 * _WINDOW))
-    stacks = torch.stack([slices[start + back_and_forth] for start in twice])[:, None]
+    stacks = torch.stack([slices[start + back_and_forth] for start in starts])[:, None]
     with torch.inference_mode():
         severity = member(stacks.contiguous(memory_format=torch.channels_last_3d)).severity
         margins: list[float] = (severity[:, 1:].logsumexp(1) - severity[:, 0]).tolist()
-        return margins[: len(starts)]
+        return margins
 
 
 def faulty(margins: NDArray[np.float32]) -> NDArray[np.bool_]:
