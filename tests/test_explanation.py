@@ -31,14 +31,20 @@ def member(artifact: Artifact) -> Member:
     return load_member(shipped_folder(), entry)
 
 
+@cache
+def head(plane: Plane = Plane.AXIAL) -> Volume:
+    return phantom.head(np.random.default_rng(11), plane)
+
+
 def found(artifact: Artifact, volume: Volume) -> tuple[int, ...] | None:
     images = torch.from_numpy(network_input(volume))[None, None]
     return carrying_slices(member(artifact), artifact, images, shown_slices(volume))
 
 
-def spoilt(artifact: Artifact, head: Volume, generator: np.random.Generator, slices: slice) -> Volume:
+def spoilt(artifact: Artifact, clean: Volume, slices: slice) -> Volume:
     """The head with the artifact, severe, in these slices alone."""
-    array = head.array.copy()
+    generator = np.random.default_rng(12)
+    array = clean.array.copy()
     mean = float(array[array > array.mean()].mean())
     if artifact is Artifact.NOISE:
         worse = phantom.add_noise(array, 0.24 * mean, generator)
@@ -52,15 +58,13 @@ def spoilt(artifact: Artifact, head: Volume, generator: np.random.Generator, sli
         lines[abs(np.arange(len(lines)) - len(lines) // 2) < 2] = 0
         worse = np.abs(phantom.mix_poses(poses, lines, 1))
     array[slices] = worse[slices]
-    return Volume(array.astype(np.float32), head.affine)
+    return Volume(array.astype(np.float32), clean.affine)
 
 
 @pytest.mark.parametrize("plane", Plane)
 @pytest.mark.parametrize("artifact", [Artifact.NOISE, Artifact.ZIPPER, Artifact.MOTION])
 def test_an_artifact_in_known_slices_is_found_there(artifact: Artifact, plane: Plane) -> None:
-    generator = np.random.default_rng(11)
-    head = phantom.head(generator, plane)
-    there = found(artifact, spoilt(artifact, head, generator, slice(FIRST, LAST)))
+    there = found(artifact, spoilt(artifact, head(plane), slice(FIRST, LAST)))
     assert there
     hits = set(there) & set(range(FIRST, LAST))
     assert len(hits) >= 6, there  # of seven
@@ -69,18 +73,16 @@ def test_an_artifact_in_known_slices_is_found_there(artifact: Artifact, plane: P
 
 @pytest.mark.parametrize("artifact", [Artifact.NOISE, Artifact.ZIPPER, Artifact.MOTION])
 def test_what_is_in_every_slice_is_the_whole_scan_s(artifact: Artifact) -> None:
-    generator = np.random.default_rng(12)
-    assert found(artifact, spoilt(artifact, phantom.head(generator), generator, slice(None))) == ()
+    assert found(artifact, spoilt(artifact, head(), slice(None))) == ()
 
 
 @pytest.mark.parametrize("artifact", [Artifact.POSITIONING, Artifact.CONTRAST, Artifact.DISTORTION])
 def test_what_is_as_large_as_the_head_is_in_no_few_slices(artifact: Artifact) -> None:
-    assert found(artifact, phantom.head(np.random.default_rng(13))) == ()
+    assert found(artifact, head()) == ()
 
 
 def test_the_order_of_the_slices_is_the_volume_s() -> None:
-    generator = np.random.default_rng(14)
-    volume = spoilt(Artifact.ZIPPER, phantom.head(generator), generator, slice(4, 10))
+    volume = spoilt(Artifact.ZIPPER, head(), slice(4, 10))
     flip = np.diag([-1.0, 1, 1, 1])
     flip[0, 3] = len(volume.array) - 1
     backwards = Volume(np.ascontiguousarray(volume.array[::-1]), volume.affine @ flip)
@@ -91,8 +93,7 @@ def test_the_order_of_the_slices_is_the_volume_s() -> None:
 
 
 def test_slices_that_are_resampled_for_the_network_are_named_by_the_volume_s_numbers() -> None:
-    generator = np.random.default_rng(15)
-    thick = spoilt(Artifact.ZIPPER, phantom.head(generator), generator, slice(FIRST, LAST))
+    thick = spoilt(Artifact.ZIPPER, head(), slice(FIRST, LAST))
     affine = thick.affine @ np.diag([0.5, 1, 1, 1])
     thin = Volume(np.repeat(thick.array, 2, axis=0), affine)
     there = found(Artifact.ZIPPER, thin)

@@ -22,11 +22,12 @@ from qcnode.ensemble.networks import CompactResNet
 
 _AS_LARGE_AS_THE_HEAD = frozenset({Artifact.POSITIONING, Artifact.CONTRAST, Artifact.DISTORTION})
 _WINDOW = 4  # slices that are graded together
+_BATCH = 5  # windows that a thread grades at a time
 _DEPTH = 24  # slices of the stack that a window is laid out to; a deep network needs that many
 _FAULT = -2.0  # of the margin; moderate or worse has a chance of one in eight
 _MOST = 0.65  # of the slices: a fault in more of them is the whole scan's
 
-Each = Callable[[Callable[[int], float], Iterable[int]], Iterable[float]]
+Each = Callable[[Callable[[list[int]], list[float]], Iterable[list[int]]], Iterable[list[float]]]
 
 
 def carrying_slices(
@@ -35,7 +36,7 @@ def carrying_slices(
     """The volume's slices, from 0, that carry the member's grade of a network input; () where it is the whole scan's.
 
     images: (1, 1, slice, row, column). shown: for each slice of the volume, the input's that shows it, else -1.
-    each: maps windows to their grades, on as many threads as it likes.
+    each: as `map` does, on as many threads as it likes.
     None where nobody can tell: other encoders make of a few slices what they make of no scan, or take too long.
     """
     there = shown[shown >= 0]
@@ -56,13 +57,16 @@ def own_margins(member: Member, slices: Tensor, each: Each = map) -> NDArray[np.
     two others is graded where one of them is at fault and one is not, and is taken for their mean elsewhere.
     """
     last = len(slices) - _WINDOW
-    starts = [*range(0, last, _WINDOW), last]
-    graded = dict(zip(starts, each(partial(_own_margin, member, slices), starts), strict=True))
-    between = {(one + next_) // 2: (graded[one] + graded[next_]) / 2 for one, next_ in pairwise(starts)}
-    edges = [
-        (one + next_) // 2 for one, next_ in pairwise(starts) if (graded[one] > _FAULT) != (graded[next_] > _FAULT)
-    ]
-    between |= zip(edges, each(partial(_own_margin, member, slices), edges), strict=True)
+
+    def of(starts: list[int]) -> dict[int, float]:
+        parts = [starts[first : first + _BATCH] for first in range(0, len(starts), _BATCH)]
+        margins = [margin for part in each(partial(_window_margins, member, slices), parts) for margin in part]
+        return dict(zip(starts, margins, strict=True))
+
+    graded = of([*range(0, last, _WINDOW), last])
+    pairs = {(one + other) // 2: (graded[one], graded[other]) for one, other in pairwise(graded)}
+    between = {start: sum(both) / 2 for start, both in pairs.items()}
+    between |= of([start for start, (one, other) in pairs.items() if (one > _FAULT) != (other > _FAULT)])
     total, windows = np.zeros(len(slices), np.float32), np.zeros(len(slices), np.float32)
     for start, margin in (between | graded).items():
         total[start : start + _WINDOW] += margin
@@ -70,14 +74,15 @@ def own_margins(member: Member, slices: Tensor, each: Each = map) -> NDArray[np.
     return total / windows
 
 
-def _own_margin(member: Member, slices: Tensor, start: int) -> float:
-    """That of a window's slices, laid back and forth."""
-    there = torch.arange(start, start + _WINDOW, device=slices.device)
+def _window_margins(member: Member, slices: Tensor, starts: list[int]) -> list[float]:
+    """Those of the windows that begin at these slices, each laid back and forth."""
+    there = torch.arange(_WINDOW, device=slices.device)
     back_and_forth = torch.cat([there, there.flip(0)]).repeat(_DEPTH // (2 * _WINDOW))
-    stack = slices[back_and_forth][None, None].contiguous(memory_format=torch.channels_last_3d)
+    stacks = torch.stack([slices[start + back_and_forth] for start in starts])[:, None]
     with torch.inference_mode():
-        severity = member(stack).severity[0]
-        return float(severity[1:].logsumexp(0) - severity[0])
+        severity = member(stacks.contiguous(memory_format=torch.channels_last_3d)).severity
+        margins: list[float] = (severity[:, 1:].logsumexp(1) - severity[:, 0]).tolist()
+        return margins
 
 
 def faulty(margins: NDArray[np.float32]) -> NDArray[np.bool_]:

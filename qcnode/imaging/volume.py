@@ -67,13 +67,16 @@ def volume_from_instances(instances: Sequence[bytes]) -> Volume:
             "ignore"
         )  # pydicom warns of odd values that either do not matter here or become a sentence
         stack = ordered_stack(read_instances(instances))
+        origins = [(slice_.position, slice_.source()) for slice_, _ in stack]
     slices = [_classic(slice_, pixels, number) for number, (slice_, pixels) in enumerate(stack, 1)]
     try:
         image = convert_generic.dicom_to_nifti(slices, None)["NII"]
     except (ConversionError, ConversionValidationError) as cause:
         raise NotAssessable(f"The slices do not make up a volume ({cause}); check the export.") from cause
     volume = _volume(np.asanyarray(image.dataobj), image.affine, slice_axis=2)
-    return replace(volume, sources=_sources([slice_ for slice_, _ in stack], volume.affine))
+    onwards = volume.affine[:3, 0] * (-1, -1, 1)  # as DICOM has it: LPS
+    origins.sort(key=lambda origin: float(origin[0] @ onwards))
+    return replace(volume, sources=tuple(source for _, source in origins))
 
 
 def volume_from_nifti(path: Path) -> Volume:
@@ -112,18 +115,6 @@ def _classic(slice_: Slice, pixels: NDArray[np.generic], number: int) -> Dataset
     ds.PixelRepresentation = int(pixels.dtype.kind == "i")
     ds.PixelData = pixels.astype(pixels.dtype.newbyteorder("<")).tobytes()
     return ds
-
-
-def _sources(slices: Sequence[Slice], affine: NDArray[np.float64]) -> tuple[Source, ...]:
-    """The slices' sources in the order in which the affine runs through them."""
-    onwards = affine[:3, 0] * (-1, -1, 1)  # as DICOM has it: LPS
-    return tuple(_source(one) for one in sorted(slices, key=lambda one: float(one.position @ onwards)))
-
-
-def _source(slice_: Slice) -> Source:
-    dataset = slice_.dataset
-    uid = dataset.get("SOPInstanceUID") or dataset.file_meta.get("MediaStorageSOPInstanceUID", "")
-    return Source(str(uid), slice_.frame + 1 if int(dataset.get("NumberOfFrames") or 1) > 1 else None)
 
 
 def _decimal(value: float) -> str:

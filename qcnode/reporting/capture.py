@@ -200,11 +200,11 @@ def _slices(image: Image.Image, assessment: Assessment, box: tuple[int, int, int
     x = left
     for number, picture in pictures:
         width, height = max(2, int(picture.width * scale)), max(2, int(picture.height * scale))
-        image.paste(picture.resize((width, height), Image.Resampling.BICUBIC).convert("RGB"), (x, bottom - height))
-        draw.rectangle((x, bottom - height, x + width - 1, bottom - 1), outline=_BAR_COLOURS[grade.severity], width=2)
-        draw.text(
-            (x + 6, bottom - height + 5), str(number + 1), _TEXT, _font(16), stroke_width=2, stroke_fill=_BACKGROUND
-        )
+        y = bottom - height
+        image.paste(picture.resize((width, height), Image.Resampling.BICUBIC).convert("RGB"), (x, y))
+        draw.rectangle((x, y, x + width - 1, bottom - 1), outline=_BAR_COLOURS[grade.severity], width=2)
+        label = (x + 6, min(y + 5, bottom - 22))
+        draw.text(label, str(number + 1), _TEXT, _font(16), stroke_width=2, stroke_fill=_BACKGROUND)
         x += width + gap
 
 
