@@ -229,10 +229,11 @@ def test_damage_is_refused_where_it_hides_what_is_wanted_or_where_it_ends(broken
             read_facts(with_element(damaged))
 
 
-def test_fragments_without_an_end_are_damage() -> None:
-    pixels = opened(element(0x7FE00010, item(b"xx"), b"OB"))
-    icon = element(0x00880200, item(pixels), b"SQ")
+def test_fragments_end_where_they_say_or_are_damage() -> None:
+    pixels = opened(element(0x7FE00010, item(SEQUENCE_END * 2), b"OB"))
+    icon = opened(element(0x00880200, opened(item(pixels)), b"SQ"))
     assert read_facts(with_element(icon)) == read_facts(part10(classic_slice(1)))
+    pixels = opened(element(0x7FE00010, item(b"xx"), b"OB"))
     with pytest.raises(PermanentError, match="cannot be parsed"):
         read_facts(with_element(opened(element(0x00880200, opened(item(pixels[:-8])), b"SQ"))))
 
