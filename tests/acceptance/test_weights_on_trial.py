@@ -25,6 +25,7 @@ from qcnode.imaging import phantom
 from qcnode.imaging.volume import Volume
 from qcnode.ledger.models import Series
 
+PATIENCE = 280.0  # seconds: on a busy machine, everybody is preferred to the weights on trial
 # The site looks at everything, so that verdicts do not hang on what chance weights say.
 POLICY = "[policy.Noise]\nreview = { severity = 0, probability = 0.0 }\n"
 
@@ -78,7 +79,7 @@ def test_the_verdict_comes_from_the_active_weights_and_the_archive_has_their_doc
     assert site.series.latest is not None
     documents = {str(document.sop_instance_uid) for document in site.series.latest.documents}
     assert not site.series.latest.ensemble.startswith("candidate")
-    with_event(site.node, site.series.series_instance_uid, "shadowed", 120)
+    with_event(site.node, site.series.series_instance_uid, "shadowed", PATIENCE)
     again = site.node.series(site.series.series_instance_uid)
     assert again is not None
     assert again.latest is not None
@@ -89,7 +90,7 @@ def test_the_verdict_comes_from_the_active_weights_and_the_archive_has_their_doc
 
 
 def test_it_is_logged_and_the_log_names_no_patient(site: Site) -> None:
-    with_event(site.node, site.series.series_instance_uid, "shadowed", 120)
+    with_event(site.node, site.series.series_instance_uid, "shadowed", PATIENCE)
     (line,) = [line for line in site.node.log.splitlines() if "shadowed" in line]
     assert site.series.series_instance_uid in line
     assert "candidate" in line
@@ -97,7 +98,7 @@ def test_it_is_logged_and_the_log_names_no_patient(site: Site) -> None:
 
 
 def test_the_page_and_the_command_show_both(site: Site) -> None:
-    with_event(site.node, site.series.series_instance_uid, "shadowed", 120)
+    with_event(site.node, site.series.series_instance_uid, "shadowed", PATIENCE)
     compared = site.compared()
     assert compared is not None
     assert site.series.latest is not None
@@ -113,7 +114,7 @@ def test_the_page_and_the_command_show_both(site: Site) -> None:
 
 
 def test_once_promoted_they_grade_and_what_was_said_before_stays(site: Site, head: Volume) -> None:
-    with_event(site.node, site.series.series_instance_uid, "shadowed", 120)
+    with_event(site.node, site.series.series_instance_uid, "shadowed", PATIENCE)
     before = site.compared()
     assert before is not None
     done = qcnode("shadow", "promote", "--config", site.node.config)
