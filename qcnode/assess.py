@@ -25,7 +25,7 @@ from qcnode.imaging.stack import UNREADABLE
 from qcnode.imaging.volume import Volume, volume_from_instances
 from qcnode.verdict import DEFAULT_POLICY, Assessment, Grade, Policy, not_assessable, verdict, worst_in_slices
 
-PICTURES = 5  # of slices that carry the worst grade
+PICTURES = 4  # of slices that carry the worst grade
 
 
 class Grader(Protocol):

@@ -200,10 +200,10 @@ def _slices(image: Image.Image, assessment: Assessment, box: tuple[int, int, int
     x = left
     for number, picture in pictures:
         width, height = max(2, int(picture.width * scale)), max(2, int(picture.height * scale))
-        y = bottom - height
+        y = top + 22
         image.paste(picture.resize((width, height), Image.Resampling.BICUBIC).convert("RGB"), (x, y))
-        draw.rectangle((x, y, x + width - 1, bottom - 1), outline=_BAR_COLOURS[grade.severity], width=2)
-        label = (x + 6, min(y + 5, bottom - 22))
+        draw.rectangle((x, y, x + width - 1, y + height - 1), outline=_BAR_COLOURS[grade.severity], width=2)
+        label = (x + 6, y + 5)
         draw.text(label, str(number + 1), _TEXT, _font(16), stroke_width=2, stroke_fill=_BACKGROUND)
         x += width + gap
 
