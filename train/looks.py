@@ -28,6 +28,7 @@ Look = NDArray[np.float32]
 _BRIGHTER = 0.05  # standard deviation of the log of a scan's intensity scale
 _CURVED = 0.2  # of the log of an exponent
 _SHIFT = 2  # blocks along the mirror plane, at most
+_EMPTY_SHARE = 0.25  # of scans seen as if their background were zero, as some reconstructions deliver it
 _AT_A_TIME = 100  # scans
 
 
@@ -94,8 +95,10 @@ def _varied_halves(look: Look, _: Plane, generator: np.random.Generator) -> Look
 
 
 def _varied_profiles(look: Look, _: Plane, generator: np.random.Generator) -> Look:
-    """Axes mirrored, which turns the signs of steps, and rows and columns exchanged."""
+    """Axes mirrored, which turns the signs of steps, rows and columns exchanged, and the air's channels emptied."""
     profiles = look.reshape(PROFILES).copy()
+    if generator.random() < _EMPTY_SHARE:
+        profiles[:, PROFILES[1] // 2 :] = 0
     for axis in range(PROFILES[0]):
         if generator.random() < 0.5:
             length = np.flatnonzero(np.abs(profiles[axis]).sum(0))
