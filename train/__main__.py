@@ -263,6 +263,10 @@ def tables(
     artifact: Annotated[list[Artifact] | None, typer.Option(help="Only these.")] = None,
     folds: Annotated[int, typer.Option(help="Of the cross-validation, by patient.")] = 3,
     repeats: Annotated[int, typer.Option(help="Cross-validate so many times, each with other folds.")] = 1,
+    effect_repeats: Annotated[
+        int,
+        typer.Option(help="Of the four rows that tell reweighting and rotating batches apart; the least is --repeats."),
+    ] = 3,
     epochs: Annotated[int | None, typer.Option(help="Of every run; default the scale's own.")] = None,
     workers: Annotated[int, typer.Option(help="Runs at a time on this machine, a thread each.")] = 2,
     scheduler: Annotated[
@@ -276,7 +280,15 @@ def tables(
 
     out.mkdir(parents=True, exist_ok=True)
     study = Study(data.resolve(), (cache or data / ".inputs").resolve(), out.resolve(), folds, repeats)
-    report = compare(study, scale, artifact or list(Artifact), epochs=epochs, workers=workers, scheduler=scheduler)
+    report = compare(
+        study,
+        scale,
+        artifact or list(Artifact),
+        epochs=epochs,
+        effect_repeats=effect_repeats,
+        workers=workers,
+        scheduler=scheduler,
+    )
     typer.echo(report.read_text())
 
 

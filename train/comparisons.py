@@ -37,7 +37,7 @@ class Row:
 
 
 # At the small scale, an encoder's width; the published one at the paper's.
-_SMALL_WIDTHS = {"compact-resnet": 8, "resnet10": 2, "resnet18": 2, "densenet169": 4, "mednext_s": 2}
+_SMALL_WIDTHS = {"compact-resnet": 8, "resnet10": 4, "densenet169": 4, "mednext_s": 2}
 _PAPERS_ENCODERS = ("resnet10", "resnet18", "resnet50", "resnet101", "densenet169", "densenet264", "mednext_s")
 _REGULARIZED = {"weight_decay": 0.01, "dropout": 0.5, "label_smoothing": 0.1}  # the paper does not say with what
 
@@ -62,10 +62,8 @@ def configurations(scale: Scale) -> list[Row]:
 
     The last row is not the paper's: rotating batches without reweighting, which tells their effects apart.
     """
-    method = briqa(scale)
+    plain, standard, rotating, method = effects(scale).values()
     turned = {"variation": "half-turn"}
-    plain = method.but("cross-entropy", reweight=False, batching="standard")
-    standard = method.but("BRIQA, cross-entropy", batching="standard")
     return [
         plain,
         plain.but("cross-entropy, rotated", **turned),
@@ -80,8 +78,20 @@ def configurations(scale: Scale) -> list[Row]:
         standard.but("BRIQA, focal", loss="focal"),
         standard.fused("BRIQA, DFT fusion"),
         method,
-        method.but("rotating batches, cross-entropy", reweight=False),
+        rotating,
     ]
+
+
+def effects(scale: Scale) -> dict[tuple[str, bool], Row]:
+    """The method with and without reweighting, by batching: four rows of Table 3, by (batching, reweight)."""
+    method = briqa(scale)
+    standard = {"batching": "standard"}
+    return {
+        ("standard", False): method.but("cross-entropy", reweight=False, **standard),
+        ("standard", True): method.but("BRIQA, cross-entropy", **standard),
+        ("rotating", False): method.but("rotating batches, cross-entropy", reweight=False),
+        ("rotating", True): method,
+    }
 
 
 def baseline(scale: Scale) -> Row:

@@ -12,7 +12,7 @@ import numpy as np
 from qcnode.artifacts import Artifact, Severity
 from qcnode.errors import ConfigError
 from train.loop import CURVE
-from train.tables import Measure, Said, severity_f1
+from train.tables import EFFECTS, Measure, Said, effect_of, severity_f1
 
 if TYPE_CHECKING:
     from train.jobs import Job, Study
@@ -33,6 +33,24 @@ def draw_figures(said: Said, measure: Measure, runs: Sequence[Job], study: Study
     for job in runs:
         _curve(axes[job.artifact], job.folder(study) / CURVE.format(job.artifact))
     return [*paths, _saved(figure, out / "curves.svg")]
+
+
+def draw_effects(rows: Mapping[tuple[str, bool], Sequence[Said]], measure: Measure, out: Path) -> Path:
+    """What reweighting and rotating batches add: a dot a repeat, and the mean with its interval. As `draw_figures`."""
+    artifacts = list(next(iter(rows.values()))[0])
+    figure, axes = _panels(artifacts)
+    for artifact, axis in axes.items():
+        for place, (_, more, less) in enumerate(EFFECTS):
+            drawn = effect_of(rows, (more, less), [artifact], measure)
+            low, high = np.quantile(drawn.mean(0)[1:], [0.025, 0.975])
+            axis.plot([low, high], [place, place], color="tab:blue", linewidth=2)
+            axis.plot([drawn[:, 0].mean()], [place], "o", color="tab:blue")
+            axis.plot(drawn[:, 0], np.full(len(drawn), place + 0.2), ".", color="grey")
+        axis.axvline(0, color="grey", linewidth=0.8)
+        axis.set_yticks(range(len(EFFECTS)), [name.replace(", ", ",\n") for name, _, _ in EFFECTS], fontsize=7)
+        axis.invert_yaxis()
+        axis.set_xlabel("macro F1 more")
+    return _saved(figure, out / "effects.svg")
 
 
 def _panels(artifacts: Sequence[Artifact]) -> tuple[Any, Mapping[Artifact, Any]]:

@@ -19,7 +19,6 @@ from qcnode.ensemble.heads import BLOCKS
 from qcnode.ensemble.mirror import FIGURES, HALVES
 from qcnode.ensemble.networks import encoder as built_encoder
 from qcnode.ensemble.profiles import PROFILES
-from qcnode.imaging.preprocess import INPUT_SHAPE
 from train.dataset import Inputs
 from train.progress import progress
 
@@ -76,8 +75,7 @@ def _looks_of(encoder: str, images: Sequence[NDArray[np.float16]]) -> NDArray[np
     with torch.no_grad():
         for image in images:
             scan = torch.from_numpy(np.asarray(image, np.float32))
-            is_whole = scan.shape == INPUT_SHAPE
-            found.append(network.look(blocks_of(scan[None, None])[0] if is_whole else scan).numpy().astype(np.float16))
+            found.append(network.look(blocks_of(scan[None, None])[0]).numpy().astype(np.float16))
     return np.stack(found)
 
 

@@ -8,6 +8,7 @@ import logging
 import subprocess
 import time
 from collections.abc import Callable, Mapping, Sequence
+from itertools import chain, count, islice
 from pathlib import Path
 
 import numpy as np
@@ -164,11 +165,18 @@ def fit_member(
 def _epochs(
     config: FitConfig, artifact: Artifact, target: NDArray[np.int64], generator: np.random.Generator
 ) -> list[list[Batch]]:
-    """The batches of every epoch."""
-    if config.batching == "standard":
-        return [standard_batches(len(target), 4 * config.blocks, generator) for _ in range(config.epochs)]
+    """The batches of every epoch; with epoch_steps, cut into epochs of that length."""
+
+    def made(epoch: int) -> list[Batch]:
+        if config.batching == "standard":
+            return standard_batches(len(target), 4 * config.blocks, generator)
+        return rotating_batches(target, epoch, config.blocks, generator)
+
     try:
-        return [rotating_batches(target, epoch, config.blocks, generator) for epoch in range(config.epochs)]
+        if config.epoch_steps is None:
+            return [made(epoch) for epoch in range(config.epochs)]
+        endless = chain.from_iterable(map(made, count()))
+        return [list(islice(endless, config.epoch_steps)) for _ in range(config.epochs)]
     except ConfigError as error:
         raise ConfigError(f"{artifact}: {error}") from error
 

@@ -11,9 +11,8 @@ from torch import Tensor, nn
 
 from qcnode.ensemble.blocks import LookingEncoder
 from qcnode.ensemble.mirror import FIGURES, mirror_plane_of, plane_figures
-from qcnode.imaging.preprocess import INPUT_SHAPE
+from qcnode.imaging.preprocess import BLOCKS_SHAPE as BLOCKS
 
-BLOCKS = (INPUT_SHAPE[0], INPUT_SHAPE[1] // 4, INPUT_SHAPE[2] // 4)
 _BRIGHTEST = 2.5  # means of the foreground
 _FLOOR = 0.05  # added before a logarithm
 _SKIN, _SKIN_WIDTH = 0.35, 0.06  # means of the foreground: where the air ends, and how softly
