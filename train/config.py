@@ -17,6 +17,8 @@ _WITHOUT_MAPS = (
     "plane-profiles",
     "head-resnet",
     "lou-cnn",
+    "mambaout",
+    "mlmambaout",
 )  # not of the scan's own grid, or of one size only
 _OF_INTENSITIES = ("compact-resnet", "mirror-resnet", "plane-profiles", "head-resnet")  # and of their places, in mm
 _LOOKS = ("mirror-resnet", "plane-profiles", "head-resnet")

@@ -71,8 +71,8 @@ def _seen(
     part_of: Mapping[str, str],
     out: Path,
 ) -> tuple[Inputs, Inputs]:
-    """Training and validation scans as a member is shown them."""
-    if not looks(its.encoder):
+    """Training and validation scans as a member is shown them; looks that were made before stay as they are."""
+    if not looks(its.encoder) or training.images[0].ndim == 1:
         return training, validation
     if renders is not None:
         training = training.with_more(renders.of(subjects_of(part_of, TRAIN)))

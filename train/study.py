@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from qcnode.artifacts import Artifact
-from qcnode.imaging.preprocess import PREPROCESSING
+from qcnode.imaging.preprocess import BLOCKS, PREPROCESSING
 from train import comparisons
 from train.comparisons import Row, Scale
 from train.counts import counts_table
@@ -18,7 +18,8 @@ from train.dataset import Inputs, cached_input, inputs, read_scans
 from train.figures import draw_effects, draw_figures
 from train.folds import together
 from train.forest import forest_graded, measured
-from train.jobs import Study, run_all
+from train.jobs import LOOKS, Study, run_all
+from train.looks import looked_at, looks
 from train.metrics import majority
 from train.progress import progress
 from train.report import Graded
@@ -54,9 +55,11 @@ def compare(
     encoders, configurations = comparisons.encoders(scale), comparisons.configurations(scale)
     rows = {row.name: _only(row, artifacts, epochs) for row in [*encoders, *configurations, base]}
     scans = read_scans(study.data)
-    for kind in {its.preprocessing for row in rows.values() for its in row.configs.values()}:
-        for scan in progress(scans, "read"):  # once, before many runs want the same
-            cached_input(scan, study.cache, kind)
+    configs = [its for row in rows.values() for its in row.configs.values()]
+    for kind in {its.preprocessing for its in configs}:
+        images = [cached_input(scan, study.cache, kind) for scan in progress(scans, "read")]
+        for encoder in {its.encoder for its in configs if its.preprocessing == kind and looks(its.encoder)}:
+            looked_at(encoder, inputs(scans, images), study.out / LOOKS)  # once, before many runs want the same
     four = {key: _only(row, artifacts, epochs) for key, row in comparisons.effects(scale).items()}
     more = replace(study, repeats=max(study.repeats, effect_repeats))
     jobs = [job for row in rows.values() for job in jobs_of(row, study)]
@@ -68,7 +71,8 @@ def compare(
     measure = Measure([scan.subject for scan in scans])
     repeats = range(1, more.repeats + 1)
     repeated = {key: [said(row, more, subject_of, repeat) for repeat in repeats] for key, row in four.items()}
-    forest, usual = _without_network(study, artifacts)
+    is_of_blocks = all(its.preprocessing == BLOCKS for its in configs)
+    forest, usual = _without_network(study, artifacts, BLOCKS if is_of_blocks else PREPROCESSING)
     others = {"baseline": found[base.name], "forest of metrics": forest, "always the commonest": usual}
     of_encoders = {row.name: found[row.name] for row in encoders}
     tables = {
@@ -92,11 +96,11 @@ def _only(row: Row, artifacts: Sequence[Artifact], epochs: int | None) -> Row:
 
 
 def _without_network(
-    study: Study, artifacts: Sequence[Artifact]
+    study: Study, artifacts: Sequence[Artifact], preprocessing: str
 ) -> tuple[Mapping[Artifact, Graded], Mapping[Artifact, Graded]]:
     """What forests of image-quality metrics say on the same folds, and what always naming the commonest says."""
     scans = read_scans(study.data)
-    plain = inputs(scans, [cached_input(scan, study.cache, PREPROCESSING) for scan in scans])
+    plain = inputs(scans, [cached_input(scan, study.cache, preprocessing) for scan in scans])
     metrics = _metrics(plain, study.out / "metrics.npz")
     forests, usual = [], []
     for repeat in range(1, study.repeats + 1):
