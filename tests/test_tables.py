@@ -53,7 +53,7 @@ def test_the_fifteen_of_a_confusion_table_are_the_challenges(pairs: list[tuple[i
 @pytest.mark.parametrize("scale", list(Scale))
 def test_the_configurations_differ_in_what_their_names_say(scale: Scale) -> None:
     rows = {row.name: row.configs[Artifact.MOTION] for row in comparisons.configurations(scale)}
-    assert len(rows) == (14 if scale is Scale.PAPER else 12)
+    assert len(rows) == (14 if scale is Scale.PAPER else 9)
     method = rows["BRIQA, rotating batches, cross-entropy"]
     assert (method.reweight, method.batching, method.loss, method.variation) == (
         *(True, "rotating"),
@@ -75,7 +75,7 @@ def test_encoders_differ_in_nothing_else(scale: Scale) -> None:
     for artifact in Artifact:
         others = [row.configs[artifact].model_dump(exclude={"encoder", "width"}) for row in rows]
         assert all(other == others[0] for other in others)
-    assert len({row.configs[Artifact.NOISE].encoder for row in rows}) == len(rows) >= 3
+    assert len({row.configs[Artifact.NOISE].encoder for row in rows}) == len(rows) >= 2
 
 
 @pytest.fixture(scope="module")

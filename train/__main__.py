@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import sys
 from collections.abc import Callable
 from datetime import UTC, datetime
@@ -39,9 +40,18 @@ Cache = Annotated[Path | None, typer.Option(help="Where network inputs are kept;
 
 
 @app.callback()
-def main_options(debug: Annotated[bool, typer.Option(help="Show the traceback of an error.")] = False) -> None:
+def main_options(
+    context: typer.Context, debug: Annotated[bool, typer.Option(help="Show the traceback of an error.")] = False
+) -> None:
     """Train the ensemble on a folder in the LISA layout."""
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
+    is_first = os.environ.get("RANK", "0") == "0"  # torchrun's
+    logging.basicConfig(level=logging.INFO if is_first else logging.WARNING, format="%(asctime)s %(message)s")
+    if os.environ.get("WORLD_SIZE", "1") != "1":
+        from train.ranks import together
+
+        if context.invoked_subcommand != "fit":
+            raise ConfigError(f"Only fit trains in several processes; start {context.invoked_subcommand} by itself.")
+        context.with_resource(together())
 
 
 @app.command()
@@ -114,6 +124,7 @@ def fit(
 
     An interrupted run that is started again goes on from its last epoch.
     """
+    from train import ranks
     from train.config import read_config
     from train.counts import counts_table, refuse_absent
     from train.dataset import read_scans, subject_kinds
@@ -131,10 +142,12 @@ def fit(
     if folds is None:
         known = _read_split(start) if start else None
         part_of = split_subjects(subject_kinds(data, scans), settings.seed, known)
-        typer.echo(counts_table(scans, part_of))
         refuse_absent(scans, part_of, artifacts)
-        (out / SPLIT).write_text(json.dumps(part_of, indent=1, sort_keys=True) + "\n")
-        everything = _inputs(data, cache, part_of, [TRAIN, VALIDATION], settings.preprocessing, tasks_of=settings)
+        with ranks.first_one_first():
+            if ranks.is_first():
+                typer.echo(counts_table(scans, part_of))
+                (out / SPLIT).write_text(json.dumps(part_of, indent=1, sort_keys=True) + "\n")
+            everything = _inputs(data, cache, part_of, [TRAIN, VALIDATION], settings.preprocessing, tasks_of=settings)
         if settings.model == "forest":
             training, validation = (
                 everything.of(subjects_of(part_of, TRAIN)),
@@ -147,6 +160,8 @@ def fit(
         fit_run(settings, artifacts, everything, part_of, out, earlier=start, init=init, renders=more)
     elif start:
         raise ConfigError("--folds makes splits of its own and --start keeps a run's; leave one of them out.")
+    elif ranks.count() > 1:
+        raise ConfigError("--folds trains in one process; start it without torchrun, or leave --folds out.")
     else:
         typer.echo(counts_table(scans, {}))
         everything = _inputs(data, cache, None, [], settings.preprocessing, tasks_of=settings)

@@ -15,10 +15,10 @@ from numpy.typing import NDArray
 
 from qcnode.artifacts import Plane
 from qcnode.ensemble.blocks import LookingEncoder, blocks_of
-from qcnode.ensemble.heads import BLOCKS
 from qcnode.ensemble.mirror import FIGURES, HALVES
 from qcnode.ensemble.networks import encoder as built_encoder
 from qcnode.ensemble.profiles import PROFILES
+from qcnode.imaging.preprocess import BLOCKS_SHAPE
 from train.dataset import Inputs
 from train.progress import progress
 
@@ -107,7 +107,7 @@ def _varied_profiles(look: Look, _: Plane, generator: np.random.Generator) -> Lo
 
 def _varied_head(look: Look, plane: Plane, generator: np.random.Generator) -> Look:
     """Left for right, a little brighter, on another curve of intensities: heads lie in no other way than they do."""
-    blocks, figures = look[:-FIGURES].reshape(BLOCKS), look[-FIGURES:]
+    blocks, figures = look[:-FIGURES].reshape(BLOCKS_SHAPE), look[-FIGURES:]
     if generator.random() < 0.5:
         blocks = np.flip(blocks, _ACROSS[plane])
     gain = np.float32(np.exp(_BRIGHTER * generator.standard_normal()))

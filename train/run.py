@@ -11,6 +11,7 @@ from safetensors.torch import load_file
 
 from qcnode.artifacts import Artifact
 from qcnode.errors import ConfigError
+from train import ranks
 from train.config import FitConfig
 from train.dataset import Inputs
 from train.looks import looked_at, looks
@@ -76,7 +77,8 @@ def _seen(
         return training, validation
     if renders is not None:
         training = training.with_more(renders.of(subjects_of(part_of, TRAIN)))
-    return looked_at(its.encoder, training, out), looked_at(its.encoder, validation, out)
+    with ranks.first_one_first():
+        return looked_at(its.encoder, training, out), looked_at(its.encoder, validation, out)
 
 
 def _of_shared_kind(member: FitConfig, config: FitConfig) -> bool:

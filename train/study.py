@@ -62,7 +62,7 @@ def compare(
             looked_at(encoder, inputs(scans, images), study.out / LOOKS)  # once, before many runs want the same
     four = {key: _only(row, artifacts, epochs) for key, row in comparisons.effects(scale).items()}
     more = replace(study, repeats=max(study.repeats, effect_repeats))
-    jobs = [job for row in rows.values() for job in jobs_of(row, study)]
+    jobs = [job for row in [*four.values(), *rows.values()] for job in jobs_of(row, study)]
     jobs += sorted((job for row in four.values() for job in jobs_of(row, more)), key=lambda job: job.repeat)
     run_all(jobs, study, workers=workers, scheduler=scheduler)
 

@@ -145,11 +145,11 @@ def effect_of(
     measure: Measure,
 ) -> NDArray[np.float64]:
     """(repeat, 1 + draws): what the pair's first row has over its second in macro F1, a mean over the artifacts."""
-    more, less = (
+    more, less = (  # each (repeat, 1 + draws)
         np.array([measure.mean_of({a: said[a] for a in artifacts})[:, MACRO_F1] for said in rows[each]])
         for each in pair
     )
-    return more - less
+    return np.asarray(more - less)
 
 
 def _deviation(each: NDArray[np.float64]) -> str:

@@ -70,7 +70,7 @@ class MambaOut(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         slices = images[:, 0].flatten(0, 1)[..., None]  # (batch × slice, row, column, 1)
         maps: Tensor = self.stages(self.stem(slices))
-        return maps.unflatten(0, (len(images), -1))
+        return maps.view(*images.shape[:1], -1, *maps.shape[1:])
 
 
 class _Down(nn.Module):
@@ -123,7 +123,8 @@ class Queried(nn.Module):
         queries = self.before(2 * self.queries).expand(len(places), -1, -1)
         found = self.between(queries + self.attention(queries, places, places, need_weights=False)[0])
         found = self.after(found + self.mixed(found))
-        return found.float().view(batch, slices, -1).mean(1)
+        averaged: Tensor = found.float().view(batch, slices, -1).mean(1)
+        return averaged
 
 
 def mambaout(width: int, blocks: Sequence[int]) -> tuple[nn.Module, int]:
