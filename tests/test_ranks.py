@@ -17,8 +17,8 @@ from safetensors.torch import load_file
 from train import ranks
 from train.__main__ import main
 
-ONE = """
-encoder = "lou-cnn"  # without batch norms, which two processors cannot share
+TWO = """
+encoder = "lou-cnn"  # without batch norms, which processors do not share
 width = 2
 preprocessing = "blocks-1"
 variation = "none"
@@ -26,6 +26,12 @@ dropout = 0
 bf16 = false
 epochs = 2
 learning_rate = 1e-2
+
+[members.Noise]
+batching = "standard"
+blocks = 3  # 18 scans in batches of 12 and 6
+loss = "weighted"
+reweight = false
 """
 
 
@@ -45,38 +51,42 @@ def _by_two(command: list[str]) -> subprocess.CompletedProcess[str]:
     )
 
 
-@pytest.mark.parametrize("batching", ["rotating", "standard"])
-def test_two_processes_end_as_one_with_the_whole_batch_does(data: Path, tmp_path: Path, batching: str) -> None:
-    config = tmp_path / "one.toml"
-    config.write_text(ONE)
-    command = ["fit", "--data", str(data), "--artifact", "Motion", "--config", str(config), "--batching", batching]
+def test_two_processes_end_as_one_with_the_whole_batch_does(data: Path, tmp_path: Path) -> None:
+    """Motion's member is reweighted, in rotating batches; Noise's has a weighted loss, in standard ones."""
+    config = tmp_path / "two.toml"
+    config.write_text(TWO)
+    command = ["fit", "--data", str(data), "--artifact", "Motion", "--artifact", "Noise", "--config", str(config)]
     assert main([*command, "--out", str(tmp_path / "one")]) == 0
     done = _by_two([*command, "--out", str(tmp_path / "two")])
     assert done.returncode == 0, done.stderr[-2000:]
-    one, two = (load_file(tmp_path / run / "Motion.safetensors") for run in ("one", "two"))
-    for key, weight in one.items():
-        torch.testing.assert_close(two[key], weight, rtol=1e-3, atol=1e-5)
-    curves = [_curve(tmp_path / run) for run in ("one", "two")]
-    np.testing.assert_allclose(curves[0], curves[1], rtol=1e-4)
-    assert abs(curves[0][0] - curves[0][1]) > 1e-3, "a step changes the loss"
+    assert done.stdout.count("| Motion |") == 1, "the first alone speaks"
+    for artifact in ("Motion", "Noise"):
+        one, two = (load_file(tmp_path / run / f"{artifact}.safetensors") for run in ("one", "two"))
+        for key, weight in one.items():
+            torch.testing.assert_close(two[key], weight, rtol=1e-3, atol=1e-5)
+        curves = [_curve(tmp_path / run / f"{artifact}.epochs.csv") for run in ("one", "two")]
+        np.testing.assert_allclose(curves[0], curves[1], rtol=1e-4)
+        assert abs(curves[0][0] - curves[0][1]) > 1e-3, "a step changes the loss"
 
 
-def _curve(run: Path) -> list[float]:
-    with (run / "Motion.epochs.csv").open(newline="") as file:
+def _curve(path: Path) -> list[float]:
+    with path.open(newline="") as file:
         return [float(row["loss"]) for row in csv.DictReader(file)][1:]
 
 
-def test_what_one_process_does_alone_is_said(data: Path, tmp_path: Path) -> None:
-    done = _by_two(["evaluate", "--data", str(data)])
-    assert done.returncode != 0
-    assert "Only fit trains in several processes; start evaluate by itself." in done.stderr
+def test_what_one_process_does_alone_is_said(
+    data: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    assert main(["evaluate", "--data", str(data)]) == 2
+    assert "Only fit trains in several processes; start evaluate by itself." in capsys.readouterr().err
 
 
 def test_alone_nothing_is_shared_and_a_batch_of_one_scan_is_left_out() -> None:
     whole, single = np.arange(5), np.arange(1)
     shares = ranks.shares([whole, single])
     assert [share.tolist() for share in shares] == [[0, 1, 2, 3, 4]]
-    losses = torch.tensor([1.0, 3.0], requires_grad=True)
+    losses = torch.tensor([1.0, 3.0])
     assert float(ranks.joint_mean(losses)) == 2
     assert ranks.merged({1: "one"}) == {1: "one"}
     generator = np.random.default_rng(0)

@@ -118,6 +118,7 @@ def fit(
     renders: Annotated[
         Path | None, typer.Option(help="What `render` wrote: more scans for members that look at blocks of voxels.")
     ] = None,
+    tensorboard: Annotated[bool, typer.Option("--tensorboard", help="Write OUT/tensorboard.")] = False,
     cache: Cache = None,
 ) -> None:
     """Train the members, each with its best epoch on validation subjects; test subjects are left alone.
@@ -125,6 +126,7 @@ def fit(
     An interrupted run that is started again goes on from its last epoch.
     """
     from train import ranks
+    from train.board import require_board
     from train.config import read_config
     from train.counts import counts_table, refuse_absent
     from train.dataset import read_scans, subject_kinds
@@ -138,6 +140,8 @@ def fit(
     overrides = {"encoder": encoder, "width": width, "loss": loss, "epochs": epochs, "batching": batching}
     settings = read_config(config, **overrides, reweight=reweight, seed=seed)
     scans, artifacts = read_scans(data), artifact or list(Artifact)
+    if tensorboard:
+        require_board()
     out.mkdir(parents=True, exist_ok=True)
     if folds is None:
         known = _read_split(start) if start else None
@@ -157,7 +161,8 @@ def fit(
             typer.echo(f"\nvalidation\n\n{table({a: figures(its) for a, its in found.items()})}")
             return
         more = read_renders(renders) if renders else None
-        fit_run(settings, artifacts, everything, part_of, out, earlier=start, init=init, renders=more)
+        board = out / "tensorboard" if tensorboard else None
+        fit_run(settings, artifacts, everything, part_of, out, earlier=start, init=init, renders=more, board=board)
     elif start:
         raise ConfigError("--folds makes splits of its own and --start keeps a run's; leave one of them out.")
     elif ranks.count() > 1:
@@ -305,6 +310,36 @@ def tables(
         scheduler=scheduler,
     )
     typer.echo(report.read_text())
+
+
+@app.command()
+def curve(
+    data: Data,
+    out: Annotated[Path, typer.Option(help="The folder of runs, curve.csv and curve.svg.")],
+    init: Annotated[Path, typer.Option(help="The weights folder whose members to go on from.")],
+    config: Annotated[
+        Path, typer.Option(help="A TOML file, or a preset's name: how to train, with the weights' encoders.")
+    ] = Path("shipped"),
+    artifact: Annotated[list[Artifact] | None, typer.Option(help="Only these.")] = None,
+    share: Annotated[list[float] | None, typer.Option(help="Of the training patients; default .1 .25 .5 1.")] = None,
+    seeds: Annotated[int, typer.Option(help="How many times, each with other patients in the smaller shares.")] = 1,
+    epochs: Annotated[int | None, typer.Option(help="Of every run; default the configuration's.")] = None,
+    cache: Cache = None,
+) -> None:
+    """Macro F1 against the number of labelled patients, from scratch and from weights; interrupted, it goes on.
+
+    Nobody in DATA should be a patient on whom the weights were trained.
+    """
+    from train.config import read_config
+    from train.dataset import read_scans, subject_kinds
+    from train.few_labels import few_labels
+    from train.split import split_subjects
+
+    settings = read_config(config, epochs=epochs)
+    part_of = split_subjects(subject_kinds(data, read_scans(data)), settings.seed)
+    everything = _inputs(data, cache, None, [], settings.preprocessing, tasks_of=settings)
+    shares, artifacts = share or [0.1, 0.25, 0.5, 1.0], artifact or list(Artifact)
+    typer.echo(few_labels(settings, artifacts, everything, part_of, init, out, shares=shares, seeds=seeds))
 
 
 def _test_inputs(data: Path, cache: Path | None, runs: Path | None, preprocessing: str) -> Inputs:

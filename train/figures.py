@@ -15,6 +15,7 @@ from train.loop import CURVE
 from train.tables import EFFECTS, Measure, Said, effect_of, severity_f1
 
 if TYPE_CHECKING:
+    from train.few_labels import Point
     from train.jobs import Job, Study
 
 _SEVERITIES = [severity.name.lower() for severity in Severity]
@@ -51,6 +52,24 @@ def draw_effects(rows: Mapping[tuple[str, bool], Sequence[Said]], measure: Measu
         axis.invert_yaxis()
         axis.set_xlabel("macro F1 more")
     return _saved(figure, out / "effects.svg")
+
+
+def draw_shares(points: Sequence[Point], out: Path) -> Path:
+    """Macro F1 against the share of training patients, from scratch and from the weights. As `draw_figures`."""
+    figure, axes = _panels(list(dict.fromkeys(point.artifact for point in points)))
+    for artifact, axis in axes.items():
+        for start in dict.fromkeys(point.start for point in points):
+            its = [p for p in points if (p.artifact, p.start) == (artifact, start) and p.macro_f1.size]
+            drawn = np.array([point.macro_f1.mean(0) for point in its]).reshape(len(its), -1)
+            low, high = np.quantile(drawn[:, 1:], [0.025, 0.975], axis=1) if its else ([], [])
+            scans = [point.scans for point in its]
+            (line,) = axis.plot(scans, drawn[:, 0] if its else [], "o-", label=start)
+            axis.fill_between(scans, low, high, color=line.get_color(), alpha=0.2)
+        axis.set_xlabel("labelled scans")
+        axis.set_ylabel("macro F1 (95 %)")
+        axis.set_ylim(0, 1)
+        axis.legend(fontsize=7)
+    return _saved(figure, out)
 
 
 def _panels(artifacts: Sequence[Artifact]) -> tuple[Any, Mapping[Artifact, Any]]:

@@ -24,6 +24,7 @@ from qcnode.ensemble.model import Member, channels_last
 from qcnode.errors import ConfigError
 from train import ranks
 from train.batching import Batch, rotating_batches, standard_batches
+from train.board import log_epoch
 from train.calibrate import fitted_calibration
 from train.checkpoint import Stage, finish, finished, key_of, save_whole, tensors_of
 from train.config import FitConfig
@@ -42,11 +43,18 @@ STATE = "{}.state.safetensors"  # a stage that is not finished, or the note that
 
 
 def fit_shared(
-    config: FitConfig, artifacts: Sequence[Artifact], shared: Shared, training: Inputs, validation: Inputs, out: Path
+    config: FitConfig,
+    artifacts: Sequence[Artifact],
+    shared: Shared,
+    training: Inputs,
+    validation: Inputs,
+    out: Path,
+    *,
+    board: Path | None = None,
 ) -> Shared:
     """Train one encoder on all these artifacts; each one's three severities weigh alike, and the last epoch is kept.
 
-    Saved to `out` after every epoch: an interrupted run is of use, and goes on from there.
+    Saved to `out` after every epoch: an interrupted run is of use, and goes on from there. board: as `fit_member`'s.
     """
     settings = config.of_shared() | {"artifacts": sorted(artifacts)}
     path, key = out / STATE.format("shared"), key_of(settings, training, validation, shared)
@@ -83,6 +91,9 @@ def fit_shared(
         if ranks.is_first():
             save_whole(tensors_of(model), out / SHARED)
             stage.save(path, key)
+            if board:
+                figures = {f"macro_f1/{artifact}": f1[artifact] for artifact in artifacts}
+                log_epoch({"epoch": epoch, "loss": float(np.mean(losses)), **figures}, board / "shared")
     if ranks.is_first():
         finish(path, key)
     ranks.wait()
@@ -90,12 +101,20 @@ def fit_shared(
 
 
 def fit_member(
-    config: FitConfig, artifact: Artifact, member: Member, training: Inputs, validation: Inputs, out: Path
+    config: FitConfig,
+    artifact: Artifact,
+    member: Member,
+    training: Inputs,
+    validation: Inputs,
+    out: Path,
+    *,
+    board: Path | None = None,
 ) -> None:
     """Train one artifact's member; keep its best epoch: the highest calibrated macro F1 on validation subjects.
 
     Ties go to the later epoch. The one before the first step counts, so that a member is never worse than what it began
     as. Writes <artifact>.safetensors and beside it <artifact>.json, which says all that the manifest will.
+    board: the folder of TensorBoard's logs, where they are wanted.
     """
     index = list(Artifact).index(artifact)
     settings = config.of_member() | {"artifact": artifact}
@@ -170,6 +189,8 @@ def fit_member(
             }
             (out / f"{artifact}.json").write_text(json.dumps(record, indent=2) + "\n")
         _write_curve(stage.history, out / CURVE.format(artifact))
+        if board:
+            log_epoch(stage.history[-1], board / artifact)
         stage.save(path, key)
     if ranks.is_first():
         finish(path, key)
