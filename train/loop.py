@@ -8,7 +8,6 @@ import logging
 import subprocess
 import time
 from collections.abc import Callable, Mapping, Sequence
-from itertools import chain, count, islice
 from pathlib import Path
 
 import numpy as np
@@ -23,7 +22,7 @@ from qcnode.ensemble.calibration import probabilities
 from qcnode.ensemble.model import Member, channels_last
 from qcnode.errors import ConfigError
 from train import ranks
-from train.batching import Batch, rotating_batches, standard_batches
+from train.batching import Batch, epochs_of, rotating_batches, standard_batches
 from train.board import log_epoch
 from train.calibrate import fitted_calibration
 from train.checkpoint import Stage, finish, finished, key_of, save_whole, tensors_of
@@ -200,7 +199,7 @@ def fit_member(
 def _epochs(
     config: FitConfig, artifact: Artifact, target: NDArray[np.int64], generator: np.random.Generator
 ) -> list[list[Batch]]:
-    """The batches of every epoch; with epoch_steps, cut into epochs of that length."""
+    """The batches of every epoch."""
 
     def made(epoch: int) -> list[Batch]:
         if config.batching == "standard":
@@ -208,10 +207,7 @@ def _epochs(
         return rotating_batches(target, epoch, config.blocks, generator)
 
     try:
-        if config.epoch_steps is None:
-            return [made(epoch) for epoch in range(config.epochs)]
-        endless = chain.from_iterable(map(made, count()))
-        return [list(islice(endless, config.epoch_steps)) for _ in range(config.epochs)]
+        return epochs_of(made, config.epochs, config.epoch_steps)
     except ConfigError as error:
         raise ConfigError(f"{artifact}: {error}") from error
 
