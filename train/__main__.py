@@ -321,6 +321,7 @@ def curve(
         Path, typer.Option(help="A TOML file, or a preset's name: how to train, with the weights' encoders.")
     ] = Path("shipped"),
     artifact: Annotated[list[Artifact] | None, typer.Option(help="Only these.")] = None,
+    runs: Annotated[Path | None, typer.Option(help="The run whose split to use; default the configuration's.")] = None,
     share: Annotated[list[float] | None, typer.Option(help="Of the training patients; default .1 .25 .5 1.")] = None,
     seeds: Annotated[int, typer.Option(help="How many times, each with other patients in the smaller shares.")] = 1,
     epochs: Annotated[int | None, typer.Option(help="Of every run; default the configuration's.")] = None,
@@ -333,11 +334,12 @@ def curve(
     from train.config import read_config
     from train.dataset import read_scans, subject_kinds
     from train.few_labels import few_labels
-    from train.split import split_subjects
+    from train.split import SHARES, split_subjects
 
     settings = read_config(config, epochs=epochs)
-    part_of = split_subjects(subject_kinds(data, read_scans(data)), settings.seed)
-    everything = _inputs(data, cache, None, [], settings.preprocessing, tasks_of=settings)
+    drawn = split_subjects(subject_kinds(data, read_scans(data)), settings.seed)
+    part_of = _read_split(runs) if runs else drawn
+    everything = _inputs(data, cache, part_of, [*SHARES], settings.preprocessing, tasks_of=settings)
     shares, artifacts = share or [0.1, 0.25, 0.5, 1.0], artifact or list(Artifact)
     typer.echo(few_labels(settings, artifacts, everything, part_of, init, out, shares=shares, seeds=seeds))
 
