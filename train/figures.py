@@ -45,8 +45,10 @@ def draw_effects(rows: Mapping[tuple[str, bool], Sequence[Said]], measure: Measu
             drawn = effect_of(rows, (more, less), [artifact], measure)
             low, high = np.quantile(drawn.mean(0)[1:], [0.025, 0.975])
             axis.plot([low, high], [place, place], color="tab:blue", linewidth=2)
-            axis.plot([drawn[:, 0].mean()], [place], "o", color="tab:blue")
-            axis.plot(drawn[:, 0], np.full(len(drawn), place + 0.2), ".", color="grey")
+            axis.plot([drawn[:, 0].mean()], [place], "o", color="tab:blue", label="mean, 95 %" if not place else None)
+            repeats = "a repeat" if not place else None
+            axis.plot(drawn[:, 0], np.full(len(drawn), place + 0.2), "x", color="grey", label=repeats)
+        axis.legend(fontsize=7)
         axis.axvline(0, color="grey", linewidth=0.8)
         axis.set_yticks(range(len(EFFECTS)), [name.replace(", ", ",\n") for name, _, _ in EFFECTS], fontsize=7)
         axis.invert_yaxis()
@@ -78,9 +80,9 @@ def _panels(artifacts: Sequence[Artifact]) -> tuple[Any, Mapping[Artifact, Any]]
         from matplotlib.figure import Figure
     except ImportError as error:
         raise ConfigError("The figures need matplotlib; install it with `pip install qcnode[tables]`.") from error
-    rows = -(-len(artifacts) // 4)
-    figure = Figure(figsize=(12, 3 * rows), layout="constrained")
-    axes = {a: figure.add_subplot(rows, min(4, len(artifacts)), i) for i, a in enumerate(artifacts, start=1)}
+    rows, columns = -(-len(artifacts) // 4), min(4, len(artifacts))
+    figure = Figure(figsize=(max(5, 3 * columns), 3 * rows), layout="constrained")
+    axes = {a: figure.add_subplot(rows, columns, i) for i, a in enumerate(artifacts, start=1)}
     for artifact, axis in axes.items():
         axis.set_title(artifact)
     return figure, axes

@@ -138,6 +138,7 @@ def _commonest(training: Inputs, test: Inputs, artifact: Artifact) -> Graded:
 def _report(
     study: Study, scale: Scale, repeats: int, counts: str, tables: Mapping[str, str], figures: Sequence[Path]
 ) -> str:
+    rotated = ' "Rotated" is variation by half-turns.' if ", rotated |" in tables["configurations"] else ""
     pictures = "\n".join(f"![{path.stem}](figures/{path.name})" for path in figures)
     return f"""# Encoders, configurations, baselines
 
@@ -155,8 +156,8 @@ those of a difference are from the same draws in both rows. Made by `python -m t
 
 {tables["configurations"]}
 
-The last row is not the paper's. "rotated" is variation by half-turns. A difference whose interval holds 0
-shows nothing.
+The last row is not the paper's. A difference whose interval holds 0 shows nothing, and one of a single repeat is also
+the seed's (below).{rotated}
 
 ## Reweighting and rotating batches
 

@@ -132,7 +132,8 @@ def effect_table(rows: Mapping[tuple[str, bool], Sequence[Said]], measure: Measu
     """
     cells = [["macro F1 more (95 %; SD between repeats)", *(name for name, _, _ in EFFECTS)]]
     artifacts = list(next(iter(rows.values()))[0])
-    for name, chosen in [*((str(a), [a]) for a in artifacts), ("mean", artifacts)]:
+    mean = [("mean", artifacts)] if len(artifacts) > 1 else []
+    for name, chosen in [*((str(a), [a]) for a in artifacts), *mean]:
         effects = [effect_of(rows, (more, less), chosen, measure) for _, more, less in EFFECTS]
         cells.append([name, *(f"{told(drawn.mean(0), '+')}; {_deviation(drawn[:, 0])}" for drawn in effects)])
     return cells
