@@ -6,6 +6,9 @@
 The sender is DCMTK's storescu, one process an association, with Nagle's algorithm (TCP_NODELAY=0) and without. Ours is
 durable: each instance is on disk before it is acknowledged. Orthanc syncs its files too (SyncStorageArea, its default).
 The other two never sync. Each figure is the median of several rounds in which the receivers take turns.
+
+The senders run on the same cores. The last table says what they take of the processors, start of the programs included,
+and so how much they could send at most, were the receiver to cost nothing.
 """
 
 from __future__ import annotations
@@ -13,6 +16,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import resource
 import shutil
 import signal
 import socket
@@ -60,11 +64,19 @@ def main() -> None:
         print(described())
         print(f"instances/s (MB/s), median of {rounds}; ratio: qcnode to the best of the others")
         print(f"{'what':9}{'assoc':>5}  {'Nagle':6}" + "".join(f"{who:>13}" for who in RECEIVERS) + f"{'ratio':>6}")
+        taken: dict[tuple[str, int], float] = {}
         for kind, count in kinds.items():
             for number in associations:
                 each = max(1, count // max(1, number // 4))
+                before = senders_seconds()
                 for nagle in (True, False):
                     print(row(folder, ports, kind, number, each, rounds, nagle=nagle), flush=True)
+                receivers = sum(number <= MOST_ASSOCIATIONS.get(who, number) for who in ports)
+                taken[kind, number] = (senders_seconds() - before) / (2 * rounds * receivers * number * each)
+        cores = os.cpu_count() or 1
+        print(f"\nsenders   assoc   processor ms an instance   at most, on {cores} cores")
+        for (kind, number), seconds in taken.items():
+            print(f"{kind:9}{number:6d}{1000 * seconds:27.2f}{cores / seconds:17.0f}/s")
 
 
 def row(
@@ -87,6 +99,12 @@ def row(
         f"{f'{median[who]:.1f} ({median[who] * size / 1e6:.1f})' if who in median else 'refuses':>13}" for who in ports
     )
     return f"{kind:9}{associations:5d}  {'on' if nagle else 'off':6}{cells}{ratio:6.1f}"
+
+
+def senders_seconds() -> float:
+    """Processor time of all senders so far, the only children that have ended."""
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
 
 
 _HEAD = phantom.head(np.random.default_rng(1), Plane.AXIAL)

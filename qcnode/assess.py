@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from io import BytesIO
 from pathlib import Path
 from time import perf_counter
@@ -17,11 +18,13 @@ from qcnode.config import Eligibility
 from qcnode.errors import Excluded, NotAssessable
 from qcnode.imaging.eligibility import check_eligible
 from qcnode.imaging.likeness import check_assessable
-from qcnode.imaging.preprocess import network_input
-from qcnode.imaging.preview import sections
+from qcnode.imaging.preprocess import network_input, shown_slices
+from qcnode.imaging.preview import sections, slice_pictures
 from qcnode.imaging.stack import UNREADABLE
 from qcnode.imaging.volume import Volume, volume_from_instances
-from qcnode.verdict import DEFAULT_POLICY, Assessment, Grade, Policy, not_assessable, verdict
+from qcnode.verdict import DEFAULT_POLICY, Assessment, Grade, Policy, not_assessable, verdict, worst_in_slices
+
+PICTURES = 4  # of slices that carry the worst grade
 
 
 class Grader(Protocol):
@@ -41,6 +44,11 @@ class Grader(Protocol):
 
     def grade(self, network_input: NDArray[np.float32]) -> dict[Artifact, Grade]:
         """The seven grades of one network input."""
+
+    def located(
+        self, grades: Mapping[Artifact, Grade], network_input: NDArray[np.float32], shown: NDArray[np.intp]
+    ) -> dict[Artifact, Grade]:
+        """The same grades with the slices that carry them; `shown` is what `shown_slices` makes of the volume."""
 
 
 def assess(
@@ -95,8 +103,11 @@ def _assess(
         volume = build()
         check_assessable(volume, minimum_slices)
         lap("volume")
-        grades = ensemble.grade(network_input(volume, ensemble.preprocessing))
+        images = network_input(volume, ensemble.preprocessing)
+        grades = ensemble.grade(images)
         lap("grading")
+        grades = ensemble.located(grades, images, shown_slices(volume, ensemble.preprocessing))
+        lap("slices")
     except Excluded as error:
         return Assessment(not_assessable(str(error)), series_uid, ensemble=ensemble.id, excluded=str(error))
     except NotAssessable as error:
@@ -106,8 +117,17 @@ def _assess(
             not_assessable(str(error)), series_uid, plane, ensemble=ensemble.id, seconds=seconds, preview=preview
         )
     preview = sections(volume)
+    worst = worst_in_slices(grades)
+    pictures = {} if worst is None else slice_pictures(volume, _some(grades[worst].slices or ()))
     lap("preview")
-    return Assessment(verdict(grades, policy), series_uid, volume.plane, grades, ensemble.id, seconds, None, preview)
+    said = Assessment(verdict(grades, policy), series_uid, volume.plane, grades, ensemble.id, seconds, None, preview)
+    return replace(said, sources=volume.sources, pictures=pictures, counted_from=volume.counted_from)
+
+
+def _some(slices: Sequence[int]) -> list[int]:
+    """As many as there is room for, evenly from among them: the outermost are the least certain."""
+    count = min(len(slices), PICTURES)
+    return [slices[(2 * place + 1) * len(slices) // (2 * count)] for place in range(count)]
 
 
 def _header(instance: bytes) -> Dataset | None:

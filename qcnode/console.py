@@ -10,7 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from qcnode.artifacts import Severity
-from qcnode.verdict import Assessment, Decision
+from qcnode.verdict import Assessment, Decision, slice_ranges
 
 # One word, one colour, and one shape, so that the colour is never needed.
 SIGN = {
@@ -51,7 +51,7 @@ def assessment_panel(title: str, assessment: Assessment) -> Panel:
             table.add_row(
                 artifact.value, Text(grade.severity.name.lower(), style=style), *numbers, _bar(grade.probabilities)
             )
-        parts += ["", table]
+        parts += ["", table, *_located(assessment)]
     subtitle = Text(" · ".join(filter(None, (assessment.plane and assessment.plane.value, assessment.ensemble))))
     colour = SIGN[assessment.verdict.decision][1]
     return Panel(
@@ -62,6 +62,17 @@ def assessment_panel(title: str, assessment: Assessment) -> Panel:
         subtitle_align="right",
         border_style=colour,
     )
+
+
+def _located(assessment: Assessment) -> list[RenderableType]:
+    """Where the grades are that a few slices carry."""
+    counted = f", counted from {assessment.counted_from}" if assessment.counted_from else ""
+    lines = [
+        Text(f"{artifact.value} in {slice_ranges(grade.slices)}{counted}.")
+        for artifact, grade in assessment.grades.items()
+        if grade.slices
+    ]
+    return ["", *lines] if lines else []
 
 
 def _reasons(reasons: Sequence[str]) -> Table:

@@ -85,6 +85,7 @@ def result(path: Path, assessment: Assessment) -> dict[str, Any]:
             artifact.value: {
                 "severity": int(grade.severity),
                 "probabilities": [round(p, 4) for p in grade.probabilities],
+                "slices": None if grade.slices is None else list(grade.slices),
             }
             for artifact, grade in assessment.grades.items()
         },

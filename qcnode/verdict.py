@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
+from itertools import groupby
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,10 +25,15 @@ class Decision(StrEnum):
 
 @dataclass(frozen=True)
 class Grade:
-    """One member's score of one artifact: the severity, and the probability of severities 0, 1 and 2."""
+    """One member's score of one artifact: the severity, and the probability of severities 0, 1 and 2.
+
+    slices: those of the volume, from 0, that carry the grade; empty where it is the whole scan's, None where nobody
+    looked for them, as for the severity none.
+    """
 
     severity: Severity
     probabilities: tuple[float, float, float]
+    slices: tuple[int, ...] | None = None
 
     def at_least(self, severity: Severity) -> float:
         """The probability that the artifact is this severe or worse."""
@@ -78,12 +85,21 @@ class Verdict:
     reasons: tuple[str, ...]
 
 
+class Source(NamedTuple):
+    """The instance that a slice is from, and its frame in it, from 1; None in an instance of one frame."""
+
+    sop_instance_uid: str
+    frame: int | None
+
+
 @dataclass(frozen=True)
 class Assessment:
     """All that is known of a series once it was looked at: what the documents, the ledger and the page are made from.
 
     `grades` holds all seven artifacts, or none when the verdict is not_assessable. `excluded` says why the series is
     not for assessment, else None. `preview` is an axial, a coronal and a sagittal section, uint8, isotropic pixels.
+    `sources` says where each slice of the volume came from, in its order; empty where it did not come as DICOM.
+    `pictures` are some of the slices that carry the worst grade, by their number, from 0, which `counted_from` begins.
     """
 
     verdict: Verdict
@@ -94,6 +110,26 @@ class Assessment:
     seconds: Mapping[str, float] = field(default_factory=dict)
     excluded: str | None = None
     preview: tuple[NDArray[np.uint8], ...] = ()
+    sources: tuple[Source, ...] = ()
+    pictures: Mapping[int, NDArray[np.uint8]] = field(default_factory=dict)
+    counted_from: str = ""  # "the feet"
+
+
+def worst_in_slices(scores: Scores) -> Artifact | None:
+    """The artifact with the worst grade that a few slices carry; None where there is none such."""
+    located = [artifact for artifact, grade in scores.items() if grade.slices]
+    return max(
+        located,
+        key=lambda artifact: (scores[artifact].severity, scores[artifact].at_least(Severity.MODERATE)),
+        default=None,
+    )
+
+
+def slice_ranges(slices: Sequence[int]) -> str:
+    """Slices, from 0, as people count them: "slice 5", "slices 5-9, 12"."""
+    runs = [list(run) for _, run in groupby(enumerate(sorted(slices)), lambda pair: pair[1] - pair[0])]
+    named = [f"{run[0][1] + 1}" + (f"-{run[-1][1] + 1}" if len(run) > 1 else "") for run in runs]
+    return f"slice{'s' if len(slices) > 1 else ''} {', '.join(named)}"
 
 
 # What a colleague would say at the bedside: the artifact as it reads in a sentence, and what to do before a repeat.

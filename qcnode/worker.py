@@ -91,7 +91,7 @@ def score(job: Job) -> Assessment:
     from qcnode.assess import assess
 
     ensemble = _ensemble(job.assessing.weights, job.assessing.device, job.assessing.threads)
-    return replace(assess(job.instances, ensemble, job.policy, job.eligibility), preview=())
+    return replace(assess(job.instances, ensemble, job.policy, job.eligibility), preview=(), pictures={})
 
 
 def work(job: Job) -> Outcome:

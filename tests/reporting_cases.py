@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import subprocess
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -13,7 +14,7 @@ from pydicom import Dataset
 
 from qcnode.artifacts import Artifact, Plane, Severity
 from qcnode.imaging.swoop import classic_series, swoop_series, to_bytes
-from qcnode.imaging.volume import Volume
+from qcnode.imaging.volume import Volume, volume_from_instances
 from qcnode.verdict import Assessment, Grade, not_assessable, verdict
 
 AT = datetime(2026, 3, 1, 14, 3, 22, tzinfo=UTC)
@@ -47,6 +48,18 @@ def assessment(**grades: Grade) -> Assessment:
     """An assessment by the default policy; artifacts that are not named are clean."""
     scores = {artifact: grades.get(artifact.value, CLEAN) for artifact in Artifact}
     return Assessment(verdict(scores), "1.2.3", Plane.AXIAL, scores, "briqa-3f9a12c4", preview=PREVIEW)
+
+
+def in_slices(*series: Dataset, slices: tuple[int, ...] = (1, 2)) -> Assessment:
+    """A severe zipper in these slices of the series, noise in one of them, motion in all of it."""
+    sources = volume_from_instances(as_bytes(*series)).sources
+    one = assessment(
+        Zipper=replace(SEVERE, slices=slices),
+        Noise=replace(MODERATE, slices=slices[:1]),
+        Motion=replace(MODERATE, slices=()),
+    )
+    pictures = {number: np.full((146, 120), 90, np.uint8) for number in slices}
+    return replace(one, sources=sources, pictures=pictures, counted_from="the feet")
 
 
 def ungraded(why: str = "Slice 17 of 36 is missing; send the series again.") -> Assessment:

@@ -104,7 +104,7 @@ def test_a_series_tells_what_the_ledger_holds(store: Store, api: httpx.Client) -
     (one,) = api.get("/series").json()["series"]
     assert one["latest"]["verdict"] == "rescan"
     assert one["latest"]["reasons"] == list(graded(Motion=2, Noise=1).verdict.reasons)
-    assert one["latest"]["scores"]["Motion"] == {"severity": 2, "probabilities": [0.2, 0.3, 0.5]}
+    assert one["latest"]["scores"]["Motion"] == {"severity": 2, "probabilities": [0.2, 0.3, 0.5], "slices": None}
     assert set(one["latest"]["scores"]) == {artifact.value for artifact in Artifact}
     detail = api.get("/series/1.2.3").json()
     assert detail | one == detail, "the list says the same"

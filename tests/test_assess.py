@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -38,6 +39,12 @@ class StandIn:
     def grade(self, network_input: NDArray[np.float32]) -> dict[Artifact, Grade]:
         self.asked.append(network_input)
         return {artifact: self._grade(artifact) for artifact in Artifact}
+
+    def located(
+        self, grades: Mapping[Artifact, Grade], network_input: NDArray[np.float32], shown: NDArray[np.intp]
+    ) -> dict[Artifact, Grade]:
+        """Every grade above none is carried by the first slice."""
+        return {artifact: replace(grade, slices=(0,) if grade.severity else None) for artifact, grade in grades.items()}
 
     def _grade(self, artifact: Artifact) -> Grade:
         severity = self.severities.get(artifact.value, Severity.NONE)
@@ -86,7 +93,7 @@ def test_a_series_gets_seven_grades_its_plane_its_verdict_and_its_preview(swoop:
     assert (found.plane, found.ensemble, found.excluded) == (Plane.CORONAL, "stand-in", None)
     assert found.series_uid is not None
     assert [section.dtype for section in found.preview] == [np.uint8] * 3
-    assert set(found.seconds) == {"volume", "grading", "preview"}
+    assert set(found.seconds) == {"volume", "grading", "slices", "preview"}
     assert all(seconds >= 0 for seconds in found.seconds.values())
     assert [asked.shape for asked in ensemble.asked] == [INPUT_SHAPE]
 

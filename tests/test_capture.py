@@ -6,7 +6,7 @@ from itertools import pairwise
 import numpy as np
 import pytest
 from PIL import Image
-from reporting_cases import ASSESSMENTS, AT, PREVIEW, SEVERE, as_bytes, assessment, swoop, ungraded
+from reporting_cases import ASSESSMENTS, AT, PREVIEW, SEVERE, as_bytes, assessment, in_slices, swoop, ungraded
 
 from qcnode.artifacts import Artifact
 from qcnode.reporting.capture import HEIGHT, WIDTH, capture, page
@@ -57,6 +57,31 @@ def test_every_reason_is_drawn_and_none_runs_into_the_planes(count: int) -> None
 def shown(reasons: tuple[str, ...]) -> Assessment:
     one = ASSESSMENTS["rescan"]
     return replace(one, verdict=replace(one.verdict, reasons=reasons))
+
+
+def test_the_slices_that_carry_the_worst_grade_are_shown_with_their_numbers() -> None:
+    one = in_slices(swoop(12), slices=(2, 3, 4, 8))
+    whole = page(one, at=AT)
+    strip = (40, 538, 560, 684)
+    assert differs(whole.crop(strip), page(replace(one, pictures={}), at=AT).crop(strip))
+    brighter = {number: picture + 100 * (number == 8) for number, picture in one.pictures.items()}
+    assert differs(whole.crop(strip), page(replace(one, pictures=brighter), at=AT).crop(strip))
+    renumbered = {number + 1: picture for number, picture in one.pictures.items()}
+    assert differs(whole.crop(strip), page(replace(one, pictures=renumbered), at=AT).crop(strip))
+    assert not differs(
+        whole.crop((570, 0, WIDTH, HEIGHT)), page(replace(one, pictures={}), at=AT).crop((570, 0, WIDTH, HEIGHT))
+    )
+
+
+def test_many_slices_or_odd_ones_stay_in_their_place() -> None:
+    plain = np.asarray(page(in_slices(swoop(12))))
+    for shape in ((200, 3), (3, 200), (1, 1), (256, 256)):
+        pictures = {number: np.full(shape, 255, np.uint8) for number in range(5)}
+        every_other = replace(SEVERE, slices=tuple(range(0, 40, 2)))
+        one = replace(in_slices(swoop(12)), pictures=pictures)
+        drawn = np.asarray(page(replace(one, grades={**one.grades, Artifact.ZIPPER: every_other})))
+        assert not np.any(drawn[690:] != plain[690:])
+        assert not np.any(drawn[:, 568:] != plain[:, 568:])
 
 
 def test_nothing_is_cut_at_the_right_edge() -> None:

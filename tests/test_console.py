@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import re
+from dataclasses import replace
 
 import pytest
 from hypothesis import given
@@ -74,3 +75,10 @@ def test_a_wide_terminal_does_not_stretch_it(monkeypatch: pytest.MonkeyPatch) ->
     assert console().width == 100
     monkeypatch.setenv("COLUMNS", "72")
     assert console().width == 72
+
+
+def test_the_slices_that_carry_a_grade_are_named() -> None:
+    moved = Grade(Severity.SEVERE, (0.0, 0.1, 0.9), (3, 4, 5))
+    lines = shown(replace(assessment(Motion=moved, Noise=replace(moved, slices=())), counted_from="the feet"))
+    assert any("Motion in slices 4-6, counted from the feet." in line for line in lines)
+    assert not any("Noise in" in line for line in lines)

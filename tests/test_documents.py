@@ -15,7 +15,7 @@ from pydicom.datadict import dictionary_VR, tag_for_keyword
 from pydicom.dataelem import RawDataElement
 from pydicom.tag import Tag
 from pydicom.uid import UID, DeflatedExplicitVRLittleEndian, ExplicitVRBigEndian, ImplicitVRLittleEndian
-from reporting_cases import ASSESSMENTS, AT, as_bytes, classic, run_tool, swoop
+from reporting_cases import ASSESSMENTS, AT, as_bytes, classic, in_slices, run_tool, swoop
 
 from qcnode.errors import PermanentError
 from qcnode.reporting.documents import Document, documents
@@ -158,6 +158,21 @@ def test_dciodvfy_finds_no_error(one: Assessment, source: list[Dataset], tmp_pat
         findings = run_tool("dciodvfy", path)
         assert not [line for line in findings.splitlines() if line.startswith("Error")], findings
         assert re.search(r"Comprehensive3DSR|KeyObjectSelectionDocument|SCImage", findings)
+
+
+@pytest.mark.parametrize("source", [[swoop(12)], classic(5)], ids=["swoop", "classic"])
+def test_references_to_slices_pass_the_checkers_and_are_the_same_twice(source: list[Dataset], tmp_path: Path) -> None:
+    one, instances = in_slices(*source), as_bytes(*source)
+    made = make(one, instances)
+    assert made == make(in_slices(*source[::-1]), instances[::-1])
+    for path in files(made, tmp_path):
+        findings = run_tool("dciodvfy", path)
+        assert not [line for line in findings.splitlines() if line.startswith("Error")], findings
+    text = run_tool("dsrdump", "+Pl", tmp_path / "report.dcm")
+    count = 2 if len(source) == 1 else 3  # one item names both frames
+    assert text.count('<inferred from IMAGE:(,,"Best illustration of finding")=(') == count
+    (tmp_path / "source.dcm").write_bytes(instances[0])
+    assert "Error" not in run_tool("dcentvfy", tmp_path / "source.dcm", tmp_path / "report.dcm")
 
 
 def test_dcentvfy_finds_the_source_s_patient_and_study(tmp_path: Path) -> None:

@@ -67,6 +67,17 @@ def test_a_grade_depends_on_its_scan_alone(folder: Path) -> None:
     assert Ensemble.load(folder, device="cpu").grade(np.asfortranarray(image(1))) == first
 
 
+def test_a_scan_is_graded_alone_as_it_is_among_others(folder: Path) -> None:
+    entry = read_manifest(folder).members[0]
+    member = Member(entry.encoder, entry.width).eval()
+    both = torch.stack([torch.from_numpy(image(seed))[None] for seed in (4, 5)])
+    with torch.no_grad():
+        together = member(both).severity
+        alone = torch.cat([member(one[None]).severity for one in both])
+    assert alone.shape == together.shape
+    assert torch.allclose(alone, together, atol=1e-4)
+
+
 def test_the_ensemble_grades_as_its_members_do(folder: Path) -> None:
     entry = read_manifest(folder).members[3]
     member = Member(entry.encoder, entry.width).eval()

@@ -84,6 +84,30 @@ def test_deliveries_of_the_first_version_keep_their_way(url: str) -> None:
         assert (alert.kind, alert.title) == ("alert", "Repeat")
 
 
+def test_grades_of_earlier_versions_know_no_slices(url: str) -> None:
+    plain = create_engine(url)
+    with plain.begin() as connection:
+        config = Config()
+        config.set_main_option("script_location", str(Path(migrations.__file__).parent))
+        config.attributes["connection"] = connection
+        command.upgrade(config, "0009")
+        at = "2026-03-01 09:00:00.000000"
+        for row in (
+            "series (series_instance_uid, state, state_since, revision, attempts, calling_ae, scanner,"
+            " first_received_at, last_received_at)"
+            f" VALUES ('1.2.3', 'assessed', '{at}', 1, 1, 'SWOOP', 'S', '{at}', '{at}')",
+            f"assessment VALUES (1, '1.2.3', 1, 'rescan', '[]', NULL, 'e', '{{}}', '{at}', NULL)",
+            "score VALUES (1, 1, 'Motion', 2, 0.0, 0.1, 0.9)",
+        ):
+            connection.execute(text(f"INSERT INTO {row}"))
+    plain.dispose()
+    with Store(url) as store:
+        found = store.overview.detail("1.2.3")
+        assert found is not None
+        assert found.latest is not None
+        assert [score.slices for score in found.latest.scores] == [None]
+
+
 def test_the_versions_are_one_line() -> None:
     assert len(scripts().get_heads()) == 1
     assert len(scripts().get_bases()) == 1

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from qcnode.artifacts import Plane
@@ -17,6 +19,7 @@ from qcnode.imaging.preprocess import (
     INTENSITY_RANGE,
     network_input,
     placed,
+    shown_slices,
 )
 from qcnode.imaging.volume import Volume
 
@@ -168,3 +171,24 @@ def test_blocks_are_means_of_the_usual_input(plane: Plane) -> None:
     assert blocks[20, 9, 25] == pytest.approx(whole[20, 36:40, 100:104].mean(), rel=1e-5)
     assert blocks.mean() == pytest.approx(whole.mean(), rel=1e-5)
     assert placed(volume, BLOCKS).mean() == pytest.approx(placed(volume).mean(), rel=1e-5)
+
+
+@pytest.mark.parametrize("preprocessing", INPUT_SHAPES)
+@given(count=st.integers(4, 60), slice_mm=st.floats(1, 9), backwards=st.booleans())
+@settings(max_examples=10, deadline=None)
+def test_each_slice_of_the_volume_is_shown_by_the_input_s_slice_that_holds_its_voxels(
+    preprocessing: str, count: int, slice_mm: float, backwards: bool
+) -> None:
+    affine = np.diag([1.6, 1.6, 1.6, 1.0])
+    affine[:3, :3] = np.array([[0, 0, 1.6], [0, 1.6, 0], [slice_mm, 0, 0]]) * (-1 if backwards else 1)
+    shown = shown_slices(Volume(np.zeros((count, 20, 20), np.float32), affine), preprocessing)
+    assert len(shown) == count
+    assert shown.max() < INPUT_SHAPES[preprocessing][0]
+    seen = shown[shown >= 0]
+    steps = np.diff(seen)
+    assert (steps <= 0).all() if backwards else (steps >= 0).all()
+    bright = int(np.flatnonzero(shown >= 0)[len(seen) // 2])
+    array = np.zeros((count, 20, 20), np.float32)
+    array[bright] = 1
+    there = placed(Volume(array, affine), preprocessing).max(axis=(1, 2))
+    assert there[shown[bright]] > 0.45 * there.max()  # between two, where slices are resampled

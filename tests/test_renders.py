@@ -39,7 +39,15 @@ def drawn(seed: int, **levels: Severity) -> Draw:
 
 
 @pytest.mark.parametrize(
-    "levels", [{}, {"Banding": Severity.SEVERE}, {"Positioning": Severity.MODERATE}, {"Noise": Severity.SEVERE}]
+    "levels",
+    [
+        {},
+        {"Banding": Severity.SEVERE},
+        {"Positioning": Severity.MODERATE},
+        {"Noise": Severity.SEVERE},
+        {"Motion": Severity.SEVERE},
+        {"Zipper": Severity.SEVERE},
+    ],
 )
 def test_blocks_are_the_means_of_the_finer_scans_voxels(scan: CleanScan, levels: dict[str, Severity]) -> None:
     its = drawn(5, **levels)
@@ -68,9 +76,9 @@ def test_a_corpus_of_renders_is_read_as_it_was_written_and_goes_on(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(renders, "_PARTS_SCANS", 9)
-    renders._write_part(phantoms(2), tmp_path, 3, 0)
+    renders._write_part(phantoms(2), tmp_path, 3, 0, False)
     before = (tmp_path / "renders-3-0000.npz").stat()
-    renders._write_part(phantoms(2), tmp_path, 3, 0)
+    renders._write_part(phantoms(2), tmp_path, 3, 0, False)
     assert (tmp_path / "renders-3-0000.npz").stat().st_mtime_ns == before.st_mtime_ns
     data = read_renders(tmp_path)
     assert len(data.scans) == len(data.images) == len(data.measured) == 9
@@ -82,8 +90,24 @@ def test_a_corpus_of_renders_is_read_as_it_was_written_and_goes_on(
     assert data.of({"LISA_1001", "LISA_1002"}, copies=False).scans == []
     again = tmp_path / "again"
     again.mkdir()
-    renders._write_part(phantoms(2), again, 3, 0)
+    renders._write_part(phantoms(2), again, 3, 0, False)
     assert np.array_equal(read_renders(again).images[4], data.images[4])
+
+
+def test_renders_move_where_it_is_asked_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(renders, "_PARTS_SCANS", 16)
+    columns = [list(Artifact).index(artifact) for artifact in (Artifact.MOTION, Artifact.ZIPPER)]
+    for moving in (False, True):
+        folder = tmp_path / str(moving)
+        folder.mkdir()
+        renders._write_part(phantoms(2), folder, 3, 0, moving)
+        data = read_renders(folder)
+        assert data.labels[:, columns].any(axis=0).tolist() == [moving, moving]
+        assert all((its["motion_nrms"] > 0) <= moving for its in data.measured)
+        assert all(
+            its["tilt_degrees"] == max(its[f"{way}_degrees"] for way in ("nod", "lean", "turn"))
+            for its in data.measured
+        )
 
 
 def test_a_folder_without_renders_is_told(tmp_path: Path) -> None:

@@ -153,7 +153,7 @@ def test_the_printed_entry_has_the_keys_that_scripts_lean_on(dicom: Path) -> Non
     ]
     assert (entry["path"], entry["plane"], entry["verdict"]) == (str(dicom), "axial", "review")
     assert list(entry["artifacts"]) == [artifact.value for artifact in Artifact]
-    assert entry["artifacts"]["Zipper"] == {"severity": 1, "probabilities": [0.1, 0.8, 0.1]}
+    assert entry["artifacts"]["Zipper"] == {"severity": 1, "probabilities": [0.1, 0.8, 0.1], "slices": [0]}
 
 
 def test_the_entry_of_what_was_not_graded_has_the_same_keys(dicom: Path, tmp_path: Path) -> None:

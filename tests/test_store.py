@@ -20,6 +20,7 @@ from qcnode.artifacts import Artifact, Plane, Severity
 from qcnode.config import StateFolder
 from qcnode.errors import ConfigError, PermanentError, TransientError
 from qcnode.ledger import database
+from qcnode.ledger.assessments import assessment_of
 from qcnode.ledger.models import Instant
 from qcnode.ledger.records import Claim, Forwarding, NewDocument, Received
 from qcnode.ledger.store import Store, next_ready
@@ -56,6 +57,18 @@ def graded(severity: Severity = Severity.SEVERE) -> Assessment:
     grades = {artifact: Grade(Severity.NONE, probabilities[0]) for artifact in Artifact}
     grades[Artifact.MOTION] = Grade(severity, probabilities[severity])
     return Assessment(verdict(grades), "1.2.3", Plane.AXIAL, grades, "ens-1", {"grade": 0.5})
+
+
+def test_the_slices_that_carry_a_grade_are_kept(store: Store) -> None:
+    store.record_instances([received()])
+    one = graded()
+    grades = {**one.grades, Artifact.MOTION: replace(one.grades[Artifact.MOTION], slices=(3, 4, 9))}
+    grades[Artifact.CONTRAST] = replace(one.grades[Artifact.MOTION], slices=())
+    assert store.finish(claimed(store), replace(one, grades=grades), [report()], [], NOW)
+    found = store.overview.detail("1.2.3")
+    assert found is not None
+    assert found.latest is not None
+    assert assessment_of(found.latest).grades == grades
 
 
 def report(revision: int = 1, series: str = "1.2.3") -> NewDocument:

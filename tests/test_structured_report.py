@@ -5,7 +5,19 @@ from io import BytesIO
 import pytest
 from highdicom.sr import CodedConcept, Comprehensive3DSR
 from pydicom import Dataset, dcmread
-from reporting_cases import ASSESSMENTS, AT, CLEAN, MODERATE, SEVERE, as_bytes, assessment, classic, swoop, ungraded
+from reporting_cases import (
+    ASSESSMENTS,
+    AT,
+    CLEAN,
+    MODERATE,
+    SEVERE,
+    as_bytes,
+    assessment,
+    classic,
+    in_slices,
+    swoop,
+    ungraded,
+)
 
 from qcnode.artifacts import ARTIFACT_CONCEPTS, SEVERITY_CONCEPTS, Artifact, Concept, Severity
 from qcnode.reporting.evidence import Evidence, evidence
@@ -128,6 +140,42 @@ def test_the_source_images_are_referenced_as_evidence_and_in_the_group() -> None
     uids = [str(ds.SOPInstanceUID) for ds in series]
     assert [str(uid) for _, _, uid, _ in read_back(report).get_evidence()] == uids
     assert [image.ReferencedSOPSequence[0].ReferencedSOPInstanceUID for image in group_of(report).source_images] == uids
+
+
+def illustrations(report: Dataset, artifact: Artifact) -> list[Dataset]:
+    found = evaluations(report)[ARTIFACT_CONCEPTS[artifact].value].ContentSequence
+    images = [item for item in found if item.ValueType == "IMAGE"]
+    assert all(item.RelationshipType == "INFERRED FROM" for item in images)
+    return [item.ReferencedSOPSequence[0] for item in images]
+
+
+def test_the_images_that_carry_a_grade_are_referenced_by_it() -> None:
+    series = classic(5)
+    report = structured_report(in_slices(*series[::-1], slices=(1, 3)), source(*series))
+    in_space = sorted(series, key=lambda ds: ds.ImagePositionPatient[2])
+    referenced = illustrations(report, Artifact.ZIPPER)
+    assert [str(one.ReferencedSOPInstanceUID) for one in referenced] == [in_space[i].SOPInstanceUID for i in (1, 3)]
+    assert {str(one.ReferencedSOPClassUID) for one in referenced} == {str(series[0].SOPClassUID)}
+    assert not any("ReferencedFrameNumber" in one for one in referenced)
+    assert len(illustrations(report, Artifact.NOISE)) == 1
+    assert illustrations(report, Artifact.MOTION) == illustrations(report, Artifact.BANDING) == []
+
+
+def test_the_frames_that_carry_a_grade_are_referenced_by_it() -> None:
+    series = swoop(12)
+    (one,) = illustrations(structured_report(in_slices(series, slices=(4, 5, 9)), source(series)), Artifact.ZIPPER)
+    frames = sorted(
+        range(1, 13),
+        key=lambda n: series.PerFrameFunctionalGroupsSequence[n - 1].PlanePositionSequence[0].ImagePositionPatient[2],
+    )
+    assert one.ReferencedSOPInstanceUID == series.SOPInstanceUID
+    assert sorted(one.ReferencedFrameNumber) == sorted(frames[i] for i in (4, 5, 9))
+
+
+def test_only_what_is_evidence_is_referenced() -> None:
+    """As where a series names two studies, of which a document may refer to one alone."""
+    report = structured_report(in_slices(*classic(5)), source(swoop()))
+    assert illustrations(report, Artifact.ZIPPER) == []
 
 
 def test_a_later_revision_names_the_report_that_it_supersedes() -> None:

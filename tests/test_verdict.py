@@ -13,7 +13,9 @@ from qcnode.verdict import (
     Rule,
     not_assessable,
     of_a_part,
+    slice_ranges,
     verdict,
+    worst_in_slices,
 )
 
 
@@ -99,3 +101,19 @@ def test_what_is_missing_betters_no_verdict_and_forbids_to_go_on(severities: lis
         assert not any("Go on" in reason for reason in held.reasons)
     else:
         assert held == said
+
+
+def test_the_worst_grade_that_is_in_slices_is_that_of_the_worst_artifact_in_slices() -> None:
+    severe, moderate = (Grade(s, (0.1, 0.2, 0.7), (3, 4)) for s in (Severity.SEVERE, Severity.MODERATE))
+    whole = Grade(Severity.SEVERE, (0.0, 0.0, 1.0), ())
+    found = {**scores(), Artifact.NOISE: moderate, Artifact.ZIPPER: severe, Artifact.MOTION: whole}
+    assert worst_in_slices(found) is Artifact.ZIPPER
+    assert worst_in_slices({**found, Artifact.ZIPPER: whole}) is Artifact.NOISE
+    assert worst_in_slices(scores()) is None
+
+
+@pytest.mark.parametrize(
+    ("slices", "named"), [((4,), "slice 5"), ((0, 1, 2), "slices 1-3"), ((8, 0, 1, 4), "slices 1-2, 5, 9")]
+)
+def test_slices_are_counted_from_one(slices: tuple[int, ...], named: str) -> None:
+    assert slice_ranges(slices) == named

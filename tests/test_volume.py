@@ -73,6 +73,42 @@ def test_a_volume_survives_the_way_through_dicom(plane: Plane) -> None:
         assert back.spacing_mm == pytest.approx((5.0, 1.6, 1.6), abs=1e-4)
 
 
+@pytest.mark.parametrize("plane", Plane)
+@pytest.mark.parametrize("backwards", [False, True])
+def test_each_slice_knows_its_instance_or_frame(plane: Plane, backwards: bool) -> None:
+    wanted = small(plane)
+    if backwards:
+        affine = wanted.affine.copy()
+        affine[:3, 3] += affine[:3, 0] * (len(wanted.array) - 1)
+        affine[:3, 0] *= -1
+        wanted = Volume(np.ascontiguousarray(wanted.array[::-1]), affine)
+    instances = classic(wanted)
+    volume = volume_from_instances(encoded(instances[3:] + instances[:3]))
+    by_uid = {ds.SOPInstanceUID: np.sort(ds.pixel_array, axis=None) for ds in instances}
+    assert all(source.frame is None for source in volume.sources)
+    for pixels, source in zip(volume.array, volume.sources, strict=True):
+        assert np.array_equal(np.sort(pixels, axis=None), by_uid[source.sop_instance_uid])
+    enhanced = swoop_series(wanted, patient_id="SECRET", generator=rng())
+    volume = volume_from_instances([to_bytes(enhanced)])
+    assert {source.sop_instance_uid for source in volume.sources} == {str(enhanced.SOPInstanceUID)}
+    for pixels, source in zip(volume.array, volume.sources, strict=True):
+        assert source.frame is not None
+        assert np.array_equal(np.sort(pixels, axis=None), np.sort(enhanced.pixel_array[source.frame - 1], axis=None))
+
+
+def test_slices_are_counted_from_an_end_of_the_patient() -> None:
+    turned = np.diag([-1.0, 1, 1, 1])
+    named = {
+        (plane, sign): Volume(small(plane).array, small(plane).affine @ sign_of).counted_from
+        for plane in Plane
+        for sign, sign_of in ((1, np.eye(4)), (-1, turned))
+    }
+    assert {named[Plane.AXIAL, sign] for sign in (1, -1)} == {"the feet", "the head"}
+    assert named[Plane.AXIAL, 1] == "the feet"
+    assert {named[Plane.CORONAL, sign] for sign in (1, -1)} == {"the back", "the front"}
+    assert {named[Plane.SAGITTAL, sign] for sign in (1, -1)} == {"the left", "the right"}
+
+
 def test_order_changes_nothing() -> None:
     instances = encoded(classic(small(Plane.CORONAL)))
     expected = volume_from_instances(instances)

@@ -85,11 +85,12 @@ def render(
     out: Annotated[Path, typer.Argument(help="The folder to write, for `fit --renders`.")],
     count: Annotated[int, typer.Option(help="Scans to render, some hundreds in a file.")] = 12000,
     seed: int = 7,
+    moving: Annotated[bool, typer.Option("--moving", help="Some with motion, some with zippers.")] = False,
 ) -> None:
     """Make many more scans from brains, as coarse as the encoders that look at whole heads see them."""
     from train.renders import render_corpus
 
-    render_corpus(source, out, count, seed)
+    render_corpus(source, out, count, seed, moving=moving)
 
 
 @app.command()

@@ -51,11 +51,10 @@ def apply(scan: CleanScan, draw: Draw) -> Simulated:
     seen = replace(seen, signal=seen.signal / np.float32(mean))
     signal = signal_of(scan, seen, draw, measured)
     band = banding(scan, seen, draw, measured)
-    image = _in_motion(scan, seen, signal, draw, pose, measured)
+    image = in_motion(scan, seen, signal, draw, pose, measured)
     noise = physics.complex_noise(image.shape, draw.noise_sigma, np.random.default_rng(draw.noise_seed))
     measured["noise_sigma"] = physics.noise_sigma(noise)
-    tone = _tone(image.shape, draw, measured)
-    finished = np.abs(image + noise + tone) * band
+    finished = np.abs(image + noise + tone(image.shape, draw, measured)) * band
     labels = {artifact: severity.severity_of(artifact, measured) for artifact in Artifact}
     if wrong := [a for a in Artifact if labels[a] != draw.levels[a.value]]:
         raise OutOfContract(f"{', '.join(wrong)} did not reach the drawn severity; draw the scan again")
@@ -69,7 +68,9 @@ def positioned(scan: CleanScan, draw: Draw, measured: dict[str, float]) -> Pose:
         pose = Pose(draw.tilt_degrees, draw.offset_mm)
     if draw.cut_share is not None:
         pose = _until_cut(scan, pose, draw.cut_share)
-    measured["tilt_degrees"] = float(np.abs(pose.angles_degrees).max())
+    angles = [abs(angle) for angle in pose.angles_degrees]
+    measured["tilt_degrees"] = max(angles)
+    measured["nod_degrees"], measured["lean_degrees"], measured["turn_degrees"] = angles
     measured["offset_mm"] = float(np.linalg.norm(pose.offset_mm))
     measured["cut_share"] = cut_share(scan, pose)
     return pose
@@ -139,17 +140,29 @@ def signal_of(scan: CleanScan, seen: Rendered, draw: Draw, measured: dict[str, f
     return np.maximum(signal, 0) * field
 
 
-def _in_motion(
-    scan: CleanScan, seen: Rendered, signal: Array, draw: Draw, pose: Pose, measured: dict[str, float]
+def in_motion(
+    scan: CleanScan,
+    seen: Rendered,
+    signal: Array,
+    draw: Draw,
+    pose: Pose,
+    measured: dict[str, float],
+    lines_filled: int | None = None,
 ) -> Complex:
-    """Scale the drawn poses until the difference to the unmoved scan is the drawn one."""
+    """Scale the drawn poses until the difference to the unmoved scan is the drawn one, and move the signal by them.
+
+    lines_filled: lines of k-space, of which the signal's grid has the lowest frequencies; None: as many as it has.
+    """
     still = signal.astype(np.complex64)
     measured["motion_nrms"] = 0.0
     if draw.motion_nrms == 0:
         return still
-    lines = _pose_of_line(draw, signal.shape[draw.phase_axis])
-    centre = np.array(pose.offset_mm)
+    lowest = signal.shape[draw.phase_axis]
+    lines = _pose_of_line(draw, lines_filled or lowest)
     poses = _around_centre(draw, lines)
+    first = len(lines) // 2 - lowest // 2
+    lines = lines[first : first + lowest]
+    centre = np.array(pose.offset_mm)
 
     def at(scale: float, every: int) -> Complex:
         volumes = [moved(signal, scan.grid, _pose(pose * scale), centre, every) for pose in poses]
@@ -200,7 +213,8 @@ def _pose_of_line(draw: Draw, lines: int) -> NDArray[np.int64]:
     return np.searchsorted(changes, time)
 
 
-def _tone(shape: tuple[int, ...], draw: Draw, measured: dict[str, float]) -> Complex:
+def tone(shape: tuple[int, ...], draw: Draw, measured: dict[str, float]) -> Complex:
+    """The drawn lines (slice, row, column), each where and as strong as it is found to be."""
     slices, rows, columns = shape
     readout, lines = (columns, rows) if draw.phase_axis == 1 else (rows, columns)
     positions = [p * (readout - 1) for p in draw.zipper_positions]
@@ -212,12 +226,12 @@ def _tone(shape: tuple[int, ...], draw: Draw, measured: dict[str, float]) -> Com
         start = generator.uniform(0, 2 * np.pi, (len(positions), slices, 1))
         phases = rate * np.arange(lines) ** 2 + start
     first, last = (round(share * slices) for share in draw.zipper_slices)
-    tone = physics.zipper((slices, rows, columns), draw.phase_axis, positions, phases, (first, last))
-    tone *= np.float32(draw.zipper_amplitude)
-    found = physics.zipper_lines(tone, draw.phase_axis, max(0.7 * draw.zipper_amplitude, 1e-6))
+    lines_seen = physics.zipper((slices, rows, columns), draw.phase_axis, positions, phases, (first, last))
+    lines_seen *= np.float32(draw.zipper_amplitude)
+    found = physics.zipper_lines(lines_seen, draw.phase_axis, max(0.7 * draw.zipper_amplitude, 1e-6))
     measured["zipper_lines"] = float(len(found))
     measured["zipper_amplitude"] = min((amplitude for _, amplitude in found), default=0.0)
-    return tone
+    return lines_seen
 
 
 def banding(scan: CleanScan, seen: Rendered, draw: Draw, measured: dict[str, float]) -> Array:

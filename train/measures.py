@@ -22,7 +22,14 @@ from qcnode.ensemble.model import Member, Output
 MEASURES: dict[Artifact, dict[str, float]] = {
     Artifact.NOISE: {"noise_sigma": 0.1},
     Artifact.ZIPPER: {"zipper_amplitude": 0.3},
-    Artifact.POSITIONING: {"tilt_degrees": 10.0, "offset_mm": 10.0, "cut_share": 0.1},
+    Artifact.POSITIONING: {
+        "tilt_degrees": 10.0,
+        "nod_degrees": 10.0,  # and the other two: without their signs, which a mirrored scan would turn
+        "lean_degrees": 10.0,
+        "turn_degrees": 10.0,
+        "offset_mm": 10.0,
+        "cut_share": 0.1,
+    },
     Artifact.BANDING: {"band_depth": 0.15},
     Artifact.MOTION: {"motion_nrms": 0.12},
     Artifact.CONTRAST: {"contrast_seen": 0.1, "shading_ratio": 1.0},

@@ -3,7 +3,8 @@
 What tells how a head lies, is bent, shaded or banded is as large as the head. An encoder that begins by averaging
 blocks of 4 × 4 pixels (qcnode/ensemble/blocks.py) sees the same in a scan that was never finer, and such a scan is made
 many times faster. Positioning, Banding, Contrast and Distortion are drawn and measured as in `simulate`; noise is there
-as it is after averaging; zippers and motion, which are finer than a block, are not: their severity is 0.
+as it is after averaging. Motion and zippers, much of which is finer than a block, are there where they are asked for,
+as far as blocks show them: so that they are not taken for what is as large as the head.
 """
 
 from __future__ import annotations
@@ -32,7 +33,7 @@ from train.draws import Draw, Levels, draw
 from train.measures import MEASURES
 from train.progress import progress
 from train.scans import CleanScan, Grid, Rendered, clean_scan, render
-from train.severity import OutOfContract, severity_of
+from train.severity import OutOfContract, is_forbidden, severity_of
 from train.simulate import ADULT_LENGTH_MM, PHANTOMS, choose
 
 log = logging.getLogger(__name__)
@@ -42,10 +43,11 @@ _PARTS_SCANS = 400  # in one file
 _SCANS_A_HEAD = 8  # as a head takes longer than a scan of it
 _LEVEL_SHARES = (0.5, 0.25, 0.25)  # of each artifact's severities, one artifact apart from another
 _NOISE_SHARES = (0.6, 0.25, 0.15)
+_MOVING_SHARES = {Artifact.MOTION: (0.5, 0.25, 0.25), Artifact.ZIPPER: (0.7, 0.15, 0.15)}
 _FINE = 2  # samples along a block's row and column
 _SUBSLICES = 2
 _CONTRAST_LEFT = 0.94  # of grey and white, when they are averaged over the fine samples; median of forty heads
-_CLEAN = {"motion_nrms": 0.0, "zipper_amplitude": 0.0, "zipper_lines": 1.0}
+_TONE_LEFT = 0.5  # of a line's amplitude in the air, when its column of voxels is averaged with the next one
 
 
 class _Render(NamedTuple):
@@ -57,14 +59,19 @@ class _Render(NamedTuple):
     measured: dict[str, float]
 
 
-def render_corpus(brains_folder: Path, out: Path, count: int, seed: int, workers: int = 2) -> None:
-    """Write `count` renders into `out`, some hundreds in a file; files that are there already stay."""
+def render_corpus(
+    brains_folder: Path, out: Path, count: int, seed: int, *, moving: bool = False, workers: int = 2
+) -> None:
+    """Write `count` renders into `out`, some hundreds in a file; files that are there already stay.
+
+    moving: some with motion, and some with zippers.
+    """
     found = sources(brains_folder) + phantoms(PHANTOMS)
     out.mkdir(parents=True, exist_ok=True)
     parts = range(-(-count // _PARTS_SCANS))
     context = multiprocessing.get_context("spawn")  # torch's threads do not survive a fork
     with ProcessPoolExecutor(workers, context, initializer=torch.set_num_threads, initargs=(1,)) as pool:
-        for future in progress([pool.submit(_write_part, found, out, seed, part) for part in parts], "render"):
+        for future in progress([pool.submit(_write_part, found, out, seed, part, moving) for part in parts], "render"):
             future.result()
 
 
@@ -88,7 +95,7 @@ def read_renders(folder: Path) -> Inputs:
     return Inputs(scans, images, np.array(labels, np.int64), np.array(planes, np.int64), (), measured)
 
 
-def _write_part(found: Sequence[Source], out: Path, seed: int, number: int) -> None:
+def _write_part(found: Sequence[Source], out: Path, seed: int, number: int, moving: bool) -> None:
     path = out / f"renders-{seed}-{number:04d}.npz"
     if path.is_file():
         return
@@ -99,7 +106,7 @@ def _write_part(found: Sequence[Source], out: Path, seed: int, number: int) -> N
         source = choose(found, generator)
         weighting = str(generator.choice(WEIGHTINGS, p=WEIGHTING_SHARES))
         length_mm = ADULT_LENGTH_MM * float(generator.uniform(0.65, 1.05))
-        made = _scans_of(head(anatomy(source), weighting, length_mm, generator), generator)
+        made = _scans_of(head(anatomy(source), weighting, length_mm, generator), generator, moving)
         renders += made
         subjects += [subject_name(source.patient)] * len(made)
     record = {
@@ -115,13 +122,15 @@ def _write_part(found: Sequence[Source], out: Path, seed: int, number: int) -> N
     partial_file.replace(path)
 
 
-def _scans_of(its: Head, generator: np.random.Generator) -> list[_Render]:
+def _scans_of(its: Head, generator: np.random.Generator, moving: bool) -> list[_Render]:
     """Renders of one head; a draw whose severities cannot be reached is left out."""
     made = []
     for _ in range(_SCANS_A_HEAD):
         scan = clean_scan(its, list(Plane)[generator.integers(len(Plane))], generator)
         try:
-            made.append(rendered(scan, draw(generator, _levels(generator)), generator))
+            drawn = draw(generator, _levels(generator, moving))
+            drawn = drawn if moving else replace(drawn, motion_nrms=0.0, zipper_amplitude=0.0)
+            made.append(rendered(scan, drawn, generator))
         except OutOfContract as reason:
             log.debug("render_rejected reason=%s", reason)
     return made
@@ -129,7 +138,7 @@ def _scans_of(its: Head, generator: np.random.Generator) -> list[_Render]:
 
 def rendered(scan: CleanScan, drawn: Draw, generator: np.random.Generator) -> _Render:
     """A drawn scan as blocks of the network input. Raises OutOfContract as `train.acquire.apply` does."""
-    measured = dict(_CLEAN)
+    measured: dict[str, float] = {}
     pose = acquire.positioned(scan, drawn, measured)
     deformation = acquire.deformation(scan, drawn, pose, measured)
     coarse = _on_blocks(scan)
@@ -141,6 +150,9 @@ def rendered(scan: CleanScan, drawn: Draw, generator: np.random.Generator) -> _R
     coarse = replace(coarse, grid=replace(coarse.grid, shape=inside.signal.shape))
     signal = acquire.signal_of(coarse, inside, drawn, measured)
     band = acquire.banding(coarse, inside, drawn, measured)
+    lines = scan.grid.shape[drawn.phase_axis]
+    image = acquire.in_motion(coarse, inside, signal, drawn, pose, measured, lines)
+    signal = np.abs(image + np.float32(_TONE_LEFT) * acquire.tone(image.shape, drawn, measured))
     sigma = measured["noise_sigma"] = drawn.noise_sigma
     labels = {artifact: severity_of(artifact, measured) for artifact in Artifact}
     if wrong := [artifact for artifact in Artifact if labels[artifact] != drawn.levels[artifact.value]]:
@@ -193,8 +205,12 @@ def _averaged(samples: NDArray[np.float32]) -> NDArray[np.float32]:
     return np.asarray(samples.reshape(slices, rows // _FINE, _FINE, columns // _FINE, _FINE).mean((2, 4)))
 
 
-def _levels(generator: np.random.Generator) -> Levels:
+def _levels(generator: np.random.Generator, moving: bool) -> Levels:
     """Severities, each artifact's apart from the others': a head may lie askew and be bent."""
     shares = dict.fromkeys(RENDERED, _LEVEL_SHARES) | {Artifact.NOISE: _NOISE_SHARES}
-    drawn = {artifact: Severity(int(generator.choice(3, p=its))) for artifact, its in shares.items()}
-    return dict.fromkeys(Artifact, Severity.NONE) | drawn
+    shares |= _MOVING_SHARES if moving else {}
+    while True:
+        drawn = {artifact: Severity(int(generator.choice(3, p=its))) for artifact, its in shares.items()}
+        levels = dict.fromkeys(Artifact, Severity.NONE) | drawn
+        if not is_forbidden(levels):
+            return levels

@@ -14,7 +14,7 @@ from pydicom import dcmread
 
 from qcnode.config import Alerting
 from qcnode.errors import PermanentError, TransientError
-from qcnode.intake.facts import DAMAGE
+from qcnode.imaging.stack import UNREADABLE
 from qcnode.intake.spool import instance_path
 from qcnode.wording import BODY, TITLE, Occasion, rendered
 
@@ -42,7 +42,7 @@ def accession_number(alerting: Alerting, folder: Path, series_uid: str, sop_inst
             warnings.simplefilter("ignore")  # pydicom's warnings quote values
             header = dcmread(BytesIO(data), stop_before_pixels=True, specific_tags=["AccessionNumber"])
             return str(header.get("AccessionNumber") or "")
-    except DAMAGE:  # OSError among them: retention has it
+    except UNREADABLE:  # OSError among them: retention has it
         return ""
 
 

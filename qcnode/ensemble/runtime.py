@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +16,7 @@ from torch import Tensor
 
 from qcnode.artifacts import Artifact, Plane, Severity
 from qcnode.ensemble.calibration import Calibration, named, probabilities
+from qcnode.ensemble.explanation import carrying_slices
 from qcnode.ensemble.model import Member, channels_last
 from qcnode.ensemble.weights import Manifest, MemberEntry, read_manifest, shipped_folder, verified_file
 from qcnode.errors import ConfigError
@@ -59,6 +62,20 @@ class Ensemble:
             none, moderate, severe = (float(p) for p in found)
             grades[artifact] = Grade(Severity(int(named(found, calibration.emphasis))), (none, moderate, severe))
         return grades
+
+    def located(
+        self, grades: Mapping[Artifact, Grade], network_input: NDArray[np.float32], shown: NDArray[np.intp]
+    ) -> dict[Artifact, Grade]:
+        """The grades of this network input, those above none with the slices that carry them.
+
+        shown: for each slice of the volume, the input's that shows it, as `shown_slices` has it.
+        """
+        images, located = self._batch(network_input), dict(grades)
+        for artifact, grade in grades.items():
+            if grade.severity:
+                slices = carrying_slices(self._members[artifact], artifact, images, shown, self._threads.map)
+                located[artifact] = replace(grade, slices=slices)
+        return located
 
     def logits(self, network_input: NDArray[np.float32]) -> dict[Artifact, NDArray[np.float32]]:
         """What each member's severity head says, (3,), before calibration."""

@@ -46,10 +46,10 @@ def network_input(volume: Volume, preprocessing: str = PREPROCESSING) -> NDArray
     if volume.array.size == 0 or volume.array.max() <= max(0.0, float(volume.array.min())):
         raise NotAssessable("Every voxel of the volume has the same value; check the coil, then repeat the scan.")
     if preprocessing == CUBE:
-        resized = _cube(_oriented(volume)[0])
+        resized = _cube(oriented(volume)[0])
         scored: NDArray[np.float32] = (resized - resized.mean()) / resized.std()
         return scored
-    array = _on_grid(*_oriented(volume))
+    array = _on_grid(*oriented(volume))
     low, high = INTENSITY_RANGE
     scaled: NDArray[np.float32] = np.clip(_centred(array) / np.float32(foreground_mean(array)), low, high)
     return _blocks(scaled) if preprocessing == BLOCKS else scaled
@@ -58,12 +58,25 @@ def network_input(volume: Volume, preprocessing: str = PREPROCESSING) -> NDArray
 def placed(volume: Volume, preprocessing: str = PREPROCESSING) -> NDArray[np.float32]:
     """The volume's voxels where `network_input` puts them, their values as they are: for a mask of the same scan."""
     if preprocessing == CUBE:
-        return _cube(_oriented(volume)[0])
-    array = _centred(_on_grid(*_oriented(volume)))
+        return _cube(oriented(volume)[0])
+    array = _centred(_on_grid(*oriented(volume)))
     return _blocks(array) if preprocessing == BLOCKS else array
 
 
-def _oriented(volume: Volume) -> tuple[NDArray[np.float32], tuple[float, float, float]]:
+def shown_slices(volume: Volume, preprocessing: str = PREPROCESSING) -> NDArray[np.intp]:
+    """For each slice of the volume, the slice of the network input that shows it, from 0; -1 where none does."""
+    numbers = np.arange(len(volume.array))
+    # The slices' own numbers, one more so that padding is none of them, take the way of their voxels.
+    thin = np.broadcast_to(np.float32(numbers[:, None, None] + 1), (len(numbers), 2, 2))
+    grid = PREPROCESSING if preprocessing == BLOCKS else preprocessing  # whose slices are the same
+    places = placed(Volume(thin, volume.affine), grid).max(axis=(1, 2)) - 1
+    there = np.flatnonzero(places > -1)
+    distances = np.abs(numbers[:, None] - places[there])
+    reach = max(1.0, float(np.abs(np.diff(places[there])).max(initial=0.0))) / 2
+    return np.where(distances.min(axis=1) <= reach, there[distances.argmin(axis=1)], -1)
+
+
+def oriented(volume: Volume) -> tuple[NDArray[np.float32], tuple[float, float, float]]:
     """The array with its axes along its plane's _DIRECTIONS, and its spacing (slice, row, column) in mm."""
     directions = _DIRECTIONS[volume.plane]
     unit = volume.affine[:3, :3] / np.linalg.norm(volume.affine[:3, :3], axis=0)

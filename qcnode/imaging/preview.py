@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
+from qcnode.imaging.preprocess import oriented
 from qcnode.imaging.volume import Volume
 
 _LARGEST_PIXELS = 256  # along either side of a section
@@ -47,6 +50,21 @@ def sections(volume: Volume) -> tuple[NDArray[np.uint8], ...]:
         picture = ndimage.map_coordinates(array, indices, order=1, mode="grid-constant", cval=low)
         pictures.append(_windowed(picture, low, high))
     return tuple(pictures)
+
+
+def slice_pictures(volume: Volume, numbers: Sequence[int]) -> dict[int, NDArray[np.uint8]]:
+    """Some slices of a finite volume by number, as radiologists look at them: uint8 (row, column), square pixels."""
+    low, high = (float(v) for v in np.percentile(volume.array, _WINDOW_PERCENTILES))
+    pictures = {}
+    for number in numbers:
+        array, (_, row_mm, column_mm) = oriented(Volume(volume.array[number : number + 1], volume.affine))
+        picture = array[0]
+        if abs(row_mm / column_mm - 1) > 0.01:
+            finest = min(row_mm, column_mm)
+            picture = ndimage.zoom(picture, (row_mm / finest, column_mm / finest), order=1)
+        every = -(-max(picture.shape) // _LARGEST_PIXELS)
+        pictures[number] = _windowed(picture[::every, ::every], low, high)
+    return pictures
 
 
 def _corners(volume: Volume) -> NDArray[np.float64]:

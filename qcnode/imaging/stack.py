@@ -16,6 +16,7 @@ from pydicom.multival import MultiValue
 
 from qcnode.errors import Excluded, NotAssessable
 from qcnode.imaging.decoding import decoded_frame
+from qcnode.verdict import Source
 
 # What pydicom and its decoders raise on damaged bytes; each is translated here, where it is known what was damaged.
 UNREADABLE = (
@@ -62,6 +63,14 @@ class Slice:
     def pixels(self) -> NDArray[np.generic]:
         """(row, column), as stored, decoded from whatever transfer syntax."""
         return decoded_frame(self.dataset, self.frame)
+
+    def source(self) -> Source:
+        """Where others find it; without a UID where the data set has lost its own."""
+        try:
+            uid = str(self.dataset.get("SOPInstanceUID") or self.dataset.file_meta["MediaStorageSOPInstanceUID"].value)
+        except UNREADABLE:
+            uid = ""
+        return Source(uid, self.frame + 1 if int(self.dataset.get("NumberOfFrames") or 1) > 1 else None)
 
 
 def read_instances(instances: Sequence[bytes]) -> list[Dataset]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import nibabel
@@ -20,6 +20,10 @@ from pydicom.uid import ExplicitVRLittleEndian
 from qcnode.artifacts import Plane
 from qcnode.errors import Excluded, NotAssessable
 from qcnode.imaging.stack import UNREADABLE, Slice, ordered_stack, read_instances
+from qcnode.verdict import Source
+
+# Where slices are counted from whose numbers grow along an axis of RAS, and against it.
+_BEGINNINGS = (("the left", "the right"), ("the back", "the front"), ("the feet", "the head"))
 
 
 @dataclass(frozen=True)
@@ -27,10 +31,12 @@ class Volume:
     """One stack of slices.
 
     array: (slice, row, column) float32, rescaled values. affine: (4, 4), from (slice, row, column) indices to RAS mm.
+    sources: where each slice came from, in the same order; empty where it did not come as DICOM.
     """
 
     array: NDArray[np.float32]
     affine: NDArray[np.float64]
+    sources: tuple[Source, ...] = ()
 
     @property
     def spacing_mm(self) -> tuple[float, float, float]:
@@ -44,6 +50,12 @@ class Volume:
         normal = np.abs(self.affine[:3, 0])  # RAS components of the slice direction
         return (Plane.SAGITTAL, Plane.CORONAL, Plane.AXIAL)[int(np.argmax(normal))]
 
+    @property
+    def counted_from(self) -> str:
+        """Which end of the patient the first slice is nearest to: "the feet"."""
+        axis = int(np.argmax(np.abs(self.affine[:3, 0])))
+        return _BEGINNINGS[axis][int(self.affine[axis, 0] < 0)]
+
 
 def volume_from_instances(instances: Sequence[bytes]) -> Volume:
     """The volume that a series' instances (Part 10 files, in any order, duplicates allowed) make up.
@@ -55,12 +67,16 @@ def volume_from_instances(instances: Sequence[bytes]) -> Volume:
             "ignore"
         )  # pydicom warns of odd values that either do not matter here or become a sentence
         stack = ordered_stack(read_instances(instances))
+        origins = [(slice_.position, slice_.source()) for slice_, _ in stack]
     slices = [_classic(slice_, pixels, number) for number, (slice_, pixels) in enumerate(stack, 1)]
     try:
         image = convert_generic.dicom_to_nifti(slices, None)["NII"]
     except (ConversionError, ConversionValidationError) as cause:
         raise NotAssessable(f"The slices do not make up a volume ({cause}); check the export.") from cause
-    return _volume(np.asanyarray(image.dataobj), image.affine, slice_axis=2)
+    volume = _volume(np.asanyarray(image.dataobj), image.affine, slice_axis=2)
+    onwards = volume.affine[:3, 0] * (-1, -1, 1)  # as DICOM has it: LPS
+    origins.sort(key=lambda origin: float(origin[0] @ onwards))
+    return replace(volume, sources=tuple(source for _, source in origins))
 
 
 def volume_from_nifti(path: Path) -> Volume:

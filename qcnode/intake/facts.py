@@ -4,38 +4,35 @@ from __future__ import annotations
 
 import math
 import re
-import struct
-import zlib
+from collections.abc import Sequence
 from dataclasses import dataclass
-from io import BytesIO
 from typing import Any
 
-import pydicom
-from pydicom.dataset import Dataset
-from pydicom.errors import BytesLengthException, InvalidDicomError
-from pydicom.tag import Tag
-
 from qcnode.errors import PermanentError
-from qcnode.intake.nesting import check_harmless
+from qcnode.intake.header import DataSet, Header, read_header, wanted
 
 # PS3.5 Section 9.1 allows digits and dots, 64 at most. A digit comes first, so that no UID can name a parent folder.
 _UID = re.compile(r"[0-9][0-9.]{0,63}")
 _SERIAL = re.compile(r"[ -~]{1,64}")  # LO, PS3.5 Section 6.2, of which plain ASCII
 _CODE = re.compile(r"[A-Z0-9_ ]{1,16}")  # CS, PS3.5 Section 6.2
 
-_TAGS: list[int | str | tuple[int, int]] = [
+_WANTED = wanted(
+    "MediaStorageSOPClassUID",
+    "MediaStorageSOPInstanceUID",
+    "TransferSyntaxUID",
+    "SourceApplicationEntityTitle",
     "SOPClassUID",
     "SOPInstanceUID",
     "Modality",
     "SliceThickness",
     "SpacingBetweenSlices",
+    "DeviceSerialNumber",
     "StudyInstanceUID",
     "SeriesInstanceUID",
     "ImagePositionPatient",
     "ImageOrientationPatient",
     "ImagesInAcquisition",
     "NumberOfSeriesRelatedInstances",
-    "DeviceSerialNumber",
     "ConcatenationUID",
     "InConcatenationNumber",
     "InConcatenationTotalNumber",
@@ -44,24 +41,9 @@ _TAGS: list[int | str | tuple[int, int]] = [
     "Columns",
     "SharedFunctionalGroupsSequence",
     "PerFrameFunctionalGroupsSequence",
-]
-_SPECIFIC: list[Any] = [Tag(keyword) for keyword in _TAGS]
-
-# What pydicom raises on damaged bytes; OSError too, although they are in memory.
-DAMAGE = (
-    InvalidDicomError,
-    BytesLengthException,
-    OSError,
-    AttributeError,
-    EOFError,
-    KeyError,
-    NotImplementedError,
-    OverflowError,
-    RecursionError,
-    TypeError,
-    ValueError,
-    struct.error,
-    zlib.error,
+    "PlaneOrientationSequence",
+    "PlanePositionSequence",
+    "PixelMeasuresSequence",
 )
 
 Vector = tuple[float, float, float]
@@ -150,31 +132,19 @@ def read_facts(data: bytes) -> Facts:
     The SOP Instance UID is the file meta's, which is the request's; where the data set has another, the facts say so.
     Raises DataSetMismatch for another SOP class, PermanentError where no series or instance can be told.
     """
-    try:
-        check_harmless(data)
-        ds = pydicom.dcmread(BytesIO(data), stop_before_pixels=True, specific_tags=_SPECIFIC)
-        return _facts(ds, ds.file_meta)
-    except DAMAGE as error:
-        raise PermanentError("The data set cannot be parsed; send it again from its source.") from error
-
-
-def _facts(ds: Dataset, meta: Dataset) -> Facts:
+    header = read_header(data, _WANTED)
+    meta, ds = header.meta, header.data_set
     sop_class_uid = _required_uid(meta, "MediaStorageSOPClassUID")
     sop_instance_uid = _required_uid(meta, "MediaStorageSOPInstanceUID")
-    if raw_text(ds, "SOPClassUID") not in (None, sop_class_uid):
+    if ds.text("SOPClassUID") not in (None, sop_class_uid):
         raise DataSetMismatch("The data set is of another SOP Class than the request; mend the sender.")
-    shared, frame = _first_item(ds, "SharedFunctionalGroupsSequence"), None
-    frames_described = None
-    if "PerFrameFunctionalGroupsSequence" in ds:
-        frames_described = len(ds.PerFrameFunctionalGroupsSequence)
-        frame = _first_item(ds, "PerFrameFunctionalGroupsSequence")
     # Where an enhanced object has both, its functional groups are right and the top level is a copy, or stale.
-    places = [place for place in (shared, frame) if place is not None]
+    places = [*ds.sequence("SharedFunctionalGroupsSequence"), *ds.sequence("PerFrameFunctionalGroupsSequence")]
     orientations = [*_macros(places, "PlaneOrientationSequence"), ds]
     positions = [*_macros(places, "PlanePositionSequence"), ds]
     measures = [*_macros(places, "PixelMeasuresSequence"), ds]
-    number_of_frames = _integer(ds, "NumberOfFrames") or 1
-    data_set_uid = raw_text(ds, "SOPInstanceUID")
+    number_of_frames = _count(ds, "NumberOfFrames") or 1
+    data_set_uid = ds.text("SOPInstanceUID")
     return Facts(
         sop_class_uid=sop_class_uid,
         sop_instance_uid=sop_instance_uid,
@@ -182,41 +152,32 @@ def _facts(ds: Dataset, meta: Dataset) -> Facts:
         study_instance_uid=_uid(ds, "StudyInstanceUID"),
         transfer_syntax_uid=_required_uid(meta, "TransferSyntaxUID"),
         modality=_code(ds, "Modality"),
-        rows=_integer(ds, "Rows"),
-        columns=_integer(ds, "Columns"),
+        rows=_unsigned(header, "Rows"),
+        columns=_unsigned(header, "Columns"),
         number_of_frames=number_of_frames,
-        frames_described=frames_described,
+        frames_described=ds.count("PerFrameFunctionalGroupsSequence"),
         orientation=_plausible(_first(orientations, "ImageOrientationPatient", 6)),
         position=_first(positions, "ImagePositionPatient", 3) if number_of_frames == 1 else None,
         spacing_between_slices_mm=_length(_first(measures, "SpacingBetweenSlices", 1)),
         slice_thickness_mm=_length(_first(measures, "SliceThickness", 1)),
-        images_in_acquisition=_integer(ds, "ImagesInAcquisition"),
-        number_of_series_related_instances=_integer(ds, "NumberOfSeriesRelatedInstances"),
+        images_in_acquisition=_count(ds, "ImagesInAcquisition"),
+        number_of_series_related_instances=_count(ds, "NumberOfSeriesRelatedInstances"),
         concatenation_uid=_uid(ds, "ConcatenationUID"),
-        in_concatenation_number=_integer(ds, "InConcatenationNumber"),
-        in_concatenation_total_number=_integer(ds, "InConcatenationTotalNumber"),
+        in_concatenation_number=_unsigned(header, "InConcatenationNumber"),
+        in_concatenation_total_number=_unsigned(header, "InConcatenationTotalNumber"),
         device_serial_number=_serial_number(ds),
-        source_ae_title=raw_text(meta, "SourceApplicationEntityTitle"),
+        source_ae_title=meta.text("SourceApplicationEntityTitle"),
         data_set_sop_instance_uid=None if data_set_uid == sop_instance_uid else data_set_uid,
     )
 
 
-def raw_text(ds: Dataset, keyword: str) -> str | None:
-    """The value as the bytes have it: pydicom's own conversion warns about, and repeats, what is not conformant."""
-    if keyword not in ds:
-        return None
-    value = ds.get_item(keyword).value
-    text = value.decode("ascii", "replace") if isinstance(value, bytes) else str(value or "")
-    return text.strip(" \0") or None
-
-
-def _uid(ds: Dataset, keyword: str) -> str | None:
-    text = raw_text(ds, keyword)
+def _uid(ds: DataSet, keyword: str) -> str | None:
+    text = ds.text(keyword)
     return text if text is not None and is_uid(text) else None
 
 
-def _required_uid(ds: Dataset, keyword: str) -> str:
-    text = raw_text(ds, keyword)
+def _required_uid(ds: DataSet, keyword: str) -> str:
+    text = ds.text(keyword)
     if text is None:
         raise PermanentError(f"The instance has no {keyword}; mend the sender.")
     if not is_uid(text):
@@ -224,49 +185,44 @@ def _required_uid(ds: Dataset, keyword: str) -> str:
     return text
 
 
-def _code(ds: Dataset, keyword: str) -> str | None:
-    text = raw_text(ds, keyword)
+def _code(ds: DataSet, keyword: str) -> str | None:
+    text = ds.text(keyword)
     return text if text is not None and _CODE.fullmatch(text) else None
 
 
-def _serial_number(ds: Dataset) -> str | None:
+def _serial_number(ds: DataSet) -> str | None:
     """What tells devices apart; not what stands there once somebody has emptied it, such as 0000."""
-    text = raw_text(ds, "DeviceSerialNumber")
+    text = ds.text("DeviceSerialNumber")
     return text if text is not None and _SERIAL.fullmatch(text) and text.strip("0Xx.- ") else None
 
 
-def _integer(ds: Dataset, keyword: str) -> int | None:
-    """A US or IS value; None where it is missing, empty, or negative."""
-    element = ds.get_item(keyword) if keyword in ds else None
-    if element is None or not element.value:
-        return None
-    if isinstance(element.value, bytes) and pydicom.datadict.dictionary_VR(element.tag) == "US":
-        order = "little" if getattr(element, "is_little_endian", True) else "big"
-        return int.from_bytes(element.value[:2], order)  # type: ignore[arg-type]
+def _unsigned(header: Header, keyword: str) -> int | None:
+    """A US value of the data set; None where it is missing or empty."""
+    value = header.data_set.get(keyword)
+    return int.from_bytes(value[:2], header.byte_order) if value and isinstance(value, bytes) else None
+
+
+def _count(ds: DataSet, keyword: str) -> int | None:
+    """An IS value; None where it is missing, empty, or negative."""
     numbers = _numbers(ds, keyword, 1)
     return int(numbers[0]) if numbers is not None and numbers[0] >= 0 else None
 
 
-def _numbers(ds: Dataset, keyword: str, count: int) -> tuple[float, ...] | None:
+def _numbers(ds: DataSet, keyword: str, count: int) -> tuple[float, ...] | None:
     """A DS or IS value of this multiplicity; None where it is missing or not `count` finite numbers."""
     try:
-        numbers = tuple(float(part) for part in (raw_text(ds, keyword) or "").split("\\"))
+        numbers = tuple(float(part) for part in (ds.text(keyword) or "").split("\\"))
     except ValueError:
         return None
     return numbers if len(numbers) == count and all(map(math.isfinite, numbers)) else None
 
 
-def _first(places: list[Dataset], keyword: str, count: int) -> tuple[float, ...] | None:
+def _first(places: Sequence[DataSet], keyword: str, count: int) -> tuple[float, ...] | None:
     return next((found for place in places if (found := _numbers(place, keyword, count)) is not None), None)
 
 
-def _first_item(ds: Dataset, keyword: str) -> Dataset | None:
-    items = ds.get(keyword)
-    return items[0] if items else None
-
-
-def _macros(places: list[Dataset], keyword: str) -> list[Dataset]:
-    return [item for place in places if (item := _first_item(place, keyword)) is not None]
+def _macros(places: Sequence[DataSet], keyword: str) -> list[DataSet]:
+    return [item for place in places for item in place.sequence(keyword)]
 
 
 def _length(value: tuple[float, ...] | None) -> float | None:

@@ -6,17 +6,12 @@ Everything else in the data set, the patient above all, is passed over.
 from __future__ import annotations
 
 from enum import IntEnum
-from io import BytesIO
-from typing import Any
 
-import pydicom
-from pydicom.dataset import Dataset
-from pydicom.tag import Tag
 from pydicom.uid import UID, ExplicitVRBigEndian, ExplicitVRLittleEndian, ImplicitVRLittleEndian
 
 from qcnode.errors import PermanentError
-from qcnode.intake.facts import DAMAGE, is_uid, raw_text
-from qcnode.intake.nesting import check_harmless
+from qcnode.intake.facts import is_uid
+from qcnode.intake.header import DataSet, read_header, wanted
 from qcnode.ledger.records import StepReport
 from qcnode.states import StepState
 
@@ -31,7 +26,7 @@ TRANSFER_SYNTAXES = {  # those that cannot hide how much they hold, with the tag
 _STATUS = "PerformedProcedureStepStatus"
 _SERIES = "PerformedSeriesSequence"
 _IMAGES = "ReferencedImageSequence"
-_SPECIFIC: list[Any] = [Tag(_STATUS), Tag(_SERIES)]
+_WANTED = wanted(_STATUS, _SERIES, _IMAGES, "SeriesInstanceUID", "ReferencedSOPInstanceUID")
 
 
 class Status(IntEnum):
@@ -68,17 +63,16 @@ def read_report(part10: bytes, transfer_syntax: str, step_uid: str, *, begins: b
     if part10.count(item) > MOST_ITEMS:
         raise Unacceptable(Status.RESOURCE_LIMITATION, "The step names more instances than the node takes.")
     try:
-        check_harmless(part10)
-        ds = pydicom.dcmread(BytesIO(part10), stop_before_pixels=True, specific_tags=_SPECIFIC)
+        ds = read_header(part10, _WANTED, keep=MOST_ITEMS).data_set
         state = _state(ds, begins=begins)
         return StepReport(step_uid, state, _series(ds) if _SERIES in ds else None)
     except Unacceptable:
         raise
-    except (*DAMAGE, PermanentError) as error:
+    except PermanentError as error:
         raise Unacceptable(Status.PROCESSING_FAILURE, "The data set cannot be parsed; mend the sender.") from error
 
 
-def _state(ds: Dataset, *, begins: bool) -> StepState | None:
+def _state(ds: DataSet, *, begins: bool) -> StepState | None:
     if _STATUS not in ds and not begins:
         return None
     text = _required(ds, _STATUS)
@@ -88,28 +82,27 @@ def _state(ds: Dataset, *, begins: bool) -> StepState | None:
     return StepState(text)
 
 
-def _series(ds: Dataset) -> dict[str, set[str]]:
+def _series(ds: DataSet) -> dict[str, set[str]]:
     found: dict[str, set[str]] = {}
-    for item in ds[_SERIES].value or ():
+    for item in ds.sequence(_SERIES):
         sops = found.setdefault(_required_uid(item, "SeriesInstanceUID"), set())
         # Images alone: a scanner names its raw data too, and sends it nowhere.
-        images = item[_IMAGES].value or () if _IMAGES in item else ()
-        sops.update(_required_uid(image, "ReferencedSOPInstanceUID") for image in images)
+        sops.update(_required_uid(image, "ReferencedSOPInstanceUID") for image in item.sequence(_IMAGES))
     if len(found) > MOST_SERIES:
         raise Unacceptable(Status.RESOURCE_LIMITATION, "The step names more series than the node takes.")
     return found
 
 
-def _required(ds: Dataset, keyword: str) -> str:
+def _required(ds: DataSet, keyword: str) -> str:
     if keyword not in ds:
         raise Unacceptable(Status.MISSING_ATTRIBUTE, f"{keyword} is missing.")
-    text = raw_text(ds, keyword)
+    text = ds.text(keyword)
     if text is None:
         raise Unacceptable(Status.MISSING_ATTRIBUTE_VALUE, f"{keyword} has no value.")
     return text
 
 
-def _required_uid(ds: Dataset, keyword: str) -> str:
+def _required_uid(ds: DataSet, keyword: str) -> str:
     text = _required(ds, keyword)
     if not is_uid(text):
         raise Unacceptable(Status.INVALID_ATTRIBUTE_VALUE, f"{keyword} is not a UID.")

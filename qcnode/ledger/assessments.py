@@ -22,7 +22,7 @@ def assessment_row(
 ) -> AssessmentRow:
     """The verdict's row with all that hangs on it."""
     scores = [
-        ScoreRow(artifact=artifact, severity=int(grade.severity), p0=p0, p1=p1, p2=p2)
+        ScoreRow(artifact=artifact, severity=int(grade.severity), p0=p0, p1=p1, p2=p2, slices=_listed(grade.slices))
         for artifact, grade in assessment.grades.items()
         for p0, p1, p2 in [grade.probabilities]
     ]
@@ -45,7 +45,11 @@ def assessment_row(
 def assessment_of(row: AssessmentRow) -> Assessment:
     """The assessment as the ledger keeps it: everything but the preview."""
     grades = {
-        Artifact(score.artifact): Grade(Severity(score.severity), (score.p0, score.p1, score.p2))
+        Artifact(score.artifact): Grade(
+            Severity(score.severity),
+            (score.p0, score.p1, score.p2),
+            None if score.slices is None else tuple(score.slices),
+        )
         for score in row.scores
     }
     return Assessment(
@@ -56,6 +60,10 @@ def assessment_of(row: AssessmentRow) -> Assessment:
         row.ensemble,
         row.seconds,
     )
+
+
+def _listed(slices: tuple[int, ...] | None) -> list[int] | None:
+    return None if slices is None else list(slices)
 
 
 def document_row(

@@ -75,6 +75,7 @@ class Row(DeclarativeBase):
         float: Double,
         dict[str, Any]: JSON,
         list[str]: JSON,
+        list[int]: JSON(none_as_null=True),
         **{words: _words(words) for words in (State, DeliveryState, StepState, Decision, Artifact, Plane, Role, Word)},
     }
 
@@ -217,6 +218,7 @@ class ScoreRow(Row):
     p0: Mapped[float]
     p1: Mapped[float]
     p2: Mapped[float]
+    slices: Mapped[list[int] | None]  # as Grade.slices has them; None in rows of earlier versions
 
 
 class Opinion(Row):

@@ -16,7 +16,7 @@ from pydicom import Dataset
 
 from qcnode.artifacts import Artifact, Severity
 from qcnode.reporting.evidence import Evidence, plain
-from qcnode.verdict import Assessment, Decision, Grade
+from qcnode.verdict import Assessment, Decision, Grade, slice_ranges, worst_in_slices
 
 Colour = tuple[int, int, int]
 Point = tuple[float, float]
@@ -94,7 +94,9 @@ def page(
     _verdict(draw, look)
     has_picture = bool(assessment.preview or assessment.grades)
     _reasons(draw, assessment.verdict.reasons, bottom=376 if has_picture else 600)
-    _planes(image, assessment.preview, (_MARGIN, 396, 560 if assessment.grades else WIDTH - _MARGIN, 684))
+    right = 560 if assessment.grades else WIDTH - _MARGIN
+    _planes(image, assessment.preview, (_MARGIN, 396, right, 526 if assessment.pictures else 684))
+    _slices(image, assessment, (_MARGIN, 538, right, 684))
     _bars(draw, assessment.grades, (592, 396, WIDTH - _MARGIN, 684))
     _foot(draw, assessment, at, revision, series_uid or assessment.series_uid)
     return image
@@ -178,6 +180,32 @@ def _planes(image: Image.Image, preview: Sequence[NDArray[np.uint8]], box: tuple
         picture = Image.fromarray(section).resize(size, Image.Resampling.BICUBIC)
         image.paste(picture.convert("RGB"), (x, top + (bottom - top - size[1]) // 2))
         x += size[0] + gap
+
+
+def _slices(image: Image.Image, assessment: Assessment, box: tuple[int, int, int, int]) -> None:
+    """Some of the slices that carry the worst grade, each with its number, under a line that names all of them."""
+    worst = worst_in_slices(assessment.grades)
+    if worst is None or not assessment.pictures:
+        return
+    grade, draw = assessment.grades[worst], ImageDraw.Draw(image)
+    left, top, right, bottom = box
+    of = f" of {len(assessment.sources)}" if assessment.sources else ""
+    where = f", counted from {assessment.counted_from}" if assessment.counted_from else ""
+    line = f"{worst.value}: {slice_ranges(grade.slices or ())}{of}{where}"
+    draw.text((left, top + 8), line, _TEXT, _largest(line, right - left, (17, 15, 13, 11)), "lm")
+    pictures = [(number, Image.fromarray(picture)) for number, picture in sorted(assessment.pictures.items())]
+    gap, high = 8, bottom - top - 22
+    room = (right - left - gap * (len(pictures) - 1)) / len(pictures)
+    scale = min([high / max(p.height for _, p in pictures), room / max(p.width for _, p in pictures)])
+    x = left
+    for number, picture in pictures:
+        width, height = max(2, int(picture.width * scale)), max(2, int(picture.height * scale))
+        y = top + 22
+        image.paste(picture.resize((width, height), Image.Resampling.BICUBIC).convert("RGB"), (x, y))
+        draw.rectangle((x, y, x + width - 1, y + height - 1), outline=_BAR_COLOURS[grade.severity], width=2)
+        label = (x + 6, y + 5)
+        draw.text(label, str(number + 1), _TEXT, _font(16), stroke_width=2, stroke_fill=_BACKGROUND)
+        x += width + gap
 
 
 def _bars(draw: ImageDraw.ImageDraw, grades: Mapping[Artifact, Grade], box: tuple[int, int, int, int]) -> None:

@@ -12,6 +12,7 @@ from highdicom.sr import (
     Comprehensive3DSR,
     ContentSequence,
     DeviceObserverIdentifyingAttributes,
+    ImageContentItem,
     MeasurementReport,
     MeasurementsAndQualitativeEvaluations,
     NumContentItem,
@@ -37,6 +38,7 @@ _QUALITY_ASSESSMENT = Concept("111050", "DCM", "Quality Assessment")
 _CERTAINTY = Concept("111012", "DCM", "Certainty of Finding")
 _CONCLUSION = Concept("121077", "DCM", "Conclusion")
 _COMMENT = Concept("121106", "DCM", "Comment")
+_ILLUSTRATION = Concept("121080", "DCM", "Best illustration of finding")
 _SCAN_PLANE = Concept("130546", "DCM", "Cross-sectional scan plane orientation")
 _BRAIN_MRI = Concept("24590-2", "LN", "Brain MRI")
 _PERCENT = Concept("%", "UCUM", "Percent")
@@ -135,12 +137,12 @@ def _group(
     )
     content = group[0].ContentSequence
     first_image = len(content) - len(source.headers)
-    for place, item in enumerate(_evaluations(assessment, predecessor_uid), first_image):
+    for place, item in enumerate(_evaluations(assessment, source, predecessor_uid), first_image):
         content.insert(place, item)
     return group
 
 
-def _evaluations(assessment: Assessment, predecessor_uid: str | None) -> Iterator[Dataset]:
+def _evaluations(assessment: Assessment, source: Evidence, predecessor_uid: str | None) -> Iterator[Dataset]:
     """The content items of the group, in the order in which a person would want to read them."""
     decision = assessment.verdict.decision
     yield _evaluation(_VERDICT, _VERDICTS[decision])
@@ -151,25 +153,42 @@ def _evaluations(assessment: Assessment, predecessor_uid: str | None) -> Iterato
     if assessment.plane is not None:
         yield _evaluation(_SCAN_PLANE, _PLANES[assessment.plane])
     for artifact, grade in assessment.grades.items():
-        yield _evaluation(ARTIFACT_CONCEPTS[artifact], SEVERITY_CONCEPTS[grade.severity], _probabilities(grade))
+        details = ContentSequence([*_probabilities(grade), *_illustrations(assessment, grade, source)])
+        yield _evaluation(ARTIFACT_CONCEPTS[artifact], SEVERITY_CONCEPTS[grade.severity], details)
     if predecessor_uid is not None:
         yield _text(_COMMENT, f"Supersedes the report {predecessor_uid} of this series.")
     yield _text(_COMMENT, "Research use. The machine proposes; a person decides.")
 
 
-def _probabilities(grade: Grade) -> ContentSequence:
+def _illustrations(assessment: Assessment, grade: Grade, source: Evidence) -> Iterator[Dataset]:
+    """The images, or the frames of them, that carry the grade; none where it is the whole series'."""
+    frames: dict[str, list[int]] = {}
+    for number in grade.slices or ():
+        if number < len(assessment.sources):
+            uid, frame = assessment.sources[number]
+            frames.setdefault(uid, []).extend([] if frame is None else [frame])
+    classes = {str(reference.SOPInstanceUID): reference.SOPClassUID for reference in source.references}
+    for uid in filter(classes.__contains__, frames):
+        yield ImageContentItem(
+            name=coded(_ILLUSTRATION),
+            referenced_sop_class_uid=classes[uid],
+            referenced_sop_instance_uid=uid,
+            referenced_frame_numbers=sorted(frames[uid]) or None,
+            relationship_type=RelationshipTypeValues.INFERRED_FROM,
+        )
+
+
+def _probabilities(grade: Grade) -> Iterator[Dataset]:
     """The certainty of the severity given, and the probability of each, in percent."""
     numbers = [(_CERTAINTY, grade.probabilities[grade.severity])]
     numbers += [(_PROBABILITIES[severity], grade.probabilities[severity]) for severity in Severity]
-    return ContentSequence(
-        NumContentItem(
+    for concept, probability in numbers:
+        yield NumContentItem(
             name=coded(concept),
             value=round(100 * float(probability), 1),
             unit=coded(_PERCENT),
             relationship_type=RelationshipTypeValues.HAS_PROPERTIES,
         )
-        for concept, probability in numbers
-    )
 
 
 def _evaluation(name: Concept, value: Concept, properties: ContentSequence | None = None) -> Dataset:

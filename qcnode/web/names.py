@@ -7,7 +7,7 @@ from pathlib import Path
 
 from pydicom import dcmread
 
-from qcnode.intake.facts import DAMAGE
+from qcnode.imaging.stack import UNREADABLE
 
 _READ = ["SpecificCharacterSet", "PatientName", "PatientID", "SeriesDescription"]
 
@@ -29,6 +29,6 @@ def _label(file: Path) -> str:
     try:
         header = dcmread(file, stop_before_pixels=True, specific_tags=[*_READ])
         words = [str(header.get(keyword) or "").strip() for keyword in _READ[1:]]
-    except DAMAGE:
+    except UNREADABLE:
         return ""
     return " · ".join(filter(None, words))

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 from io import BytesIO
 from pathlib import Path
@@ -43,6 +44,12 @@ class Unmoved:
         """Severe throughout, so that each kind of document is made."""
         assert np.isfinite(network_input).all()
         return dict.fromkeys(Artifact, Grade(Severity.SEVERE, (0.1, 0.2, 0.7)))
+
+    def located(
+        self, grades: Mapping[Artifact, Grade], network_input: NDArray[np.float32], shown: NDArray[np.intp]
+    ) -> dict[Artifact, Grade]:
+        """By the first slice and the last, so that documents refer to them."""
+        return {artifact: replace(grade, slices=(0, len(shown) - 1)) for artifact, grade in grades.items()}
 
 
 def facts(instances: Sequence[bytes], folder: Path) -> None:

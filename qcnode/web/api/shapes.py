@@ -37,6 +37,9 @@ class Score(Shape):
     """0 none, 1 moderate, 2 severe."""
     probabilities: tuple[float, float, float]
     """Of severities 0, 1 and 2."""
+    slices: list[int] | None
+    """Those of the volume, from 0, that carry the grade; empty where it is the whole scan's, null where nobody looked
+    for them, as for the severity none."""
 
 
 class Opinion(Shape):
@@ -202,7 +205,7 @@ class Stored(Shape):
 
 def _assessment(row: models.AssessmentRow) -> dict[str, Any]:
     scores = {
-        one.artifact: Score(severity=Severity(one.severity), probabilities=(one.p0, one.p1, one.p2))
+        one.artifact: Score(severity=Severity(one.severity), probabilities=(one.p0, one.p1, one.p2), slices=one.slices)
         for one in row.scores
     }
     return {
