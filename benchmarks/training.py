@@ -6,6 +6,9 @@ Samples a second of (a) the naive form: every scan of a batch is drawn anew whil
 gradient norm takes a backward pass of its own; (b) the network alone: forward and backward of one batch that is there
 already; and the loop as `python -m train fit` runs it: batches made in a thread ahead, norms in closed form, optimizer
 and schedule. All three on the same machine, in turns, on Banding's member in batches of eight.
+
+Last, what reweighting itself costs: one batch's severity loss and its way back to the features, with and without it, in
+turns, as a share of (b)'s step.
 """
 
 from __future__ import annotations
@@ -33,7 +36,9 @@ from train.config import FitConfig
 from train.dataset import Inputs, Scan
 from train.feed import device, on_device
 from train.loop import fit_member
+from train.losses import cross_entropy
 from train.redraw import redrawn
+from train.reweight import reweighted_loss
 from train.shared import new_member
 from train.variation import varied
 
@@ -69,6 +74,9 @@ def main() -> None:
         print(f"{name:30} {rate:8.1f} samples/s   (turns: {' '.join(f'{s:.2f}' for s in seconds[name])} s)")
     naive, alone, loop = rates.values()
     print(f"the loop / (b): {loop / alone:.3f}   the loop / (a): {loop / naive:.2f}")
+    plain, reweighted = _losses(config, size)
+    more, step = reweighted - plain, size / alone
+    print(f"reweighting: {1e6 * more:.0f} µs a step, {more / step:.2%} of (b)")
 
 
 def _scans(moderate: int) -> Inputs:
@@ -106,6 +114,26 @@ def _alone(config: FitConfig, data: Inputs, batches: int, size: int) -> float:
             output = member(images)
         _backward(F.cross_entropy(output.severity, severity) + F.cross_entropy(output.plane, plane))
     return time.perf_counter() - started
+
+
+def _losses(config: FitConfig, size: int, times: int = 2000) -> tuple[float, float]:
+    """Seconds of one batch's severity loss and its way back to the features, without reweighting and with it.
+
+    Processor time on a CPU, so that others on the machine do not count.
+    """
+    member = _member(config)
+    features = torch.rand(size, member.severity.in_features, device=device(), requires_grad=True)
+    target = torch.tensor([0, 0, 1, 2], device=device()).repeat(size // 4)
+    clock = time.perf_counter if device().type == "cuda" else time.process_time
+    taken: dict[bool, list[float]] = {False: [], True: []}
+    for turn in range(times):
+        for is_reweighted in (False, True):
+            started = clock()
+            terms = cross_entropy(member.severity(features), target)
+            _backward(reweighted_loss(features, terms, target) if is_reweighted else terms.mean())
+            if turn >= times // 10:  # the first ones warm up
+                taken[is_reweighted].append(clock() - started)
+    return statistics.median(taken[False]), statistics.median(taken[True])
 
 
 def _naive(config: FitConfig, data: Inputs, batches: int, size: int) -> float:

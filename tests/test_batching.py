@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from qcnode.errors import ConfigError
-from train.batching import rotating_batches, standard_batches
+from train.batching import epochs_of, rotating_batches, standard_batches
 
 counts = st.integers(1, 30)
 
@@ -58,3 +58,22 @@ def test_standard_batches_hold_every_scan_once(count: int, size: int) -> None:
     drawn = np.concatenate(standard_batches(count, size, np.random.default_rng(0)))
     assert len(set(drawn)) == len(drawn) >= count - 1
     assert len(drawn) == count or count % size == 1
+
+
+@given(st.integers(1, 5), st.integers(1, 7), st.integers(2, 30))
+def test_epochs_of_so_many_steps_leave_no_batch_out_and_go_on_where_the_last_ended(
+    epochs: int, steps: int, scans: int
+) -> None:
+    def made(epoch: int) -> list[np.ndarray]:
+        return [np.array([epoch, place]) for place in range(scans // 2)]
+
+    cut = epochs_of(made, epochs, steps)
+    assert [len(batches) for batches in cut] == [steps] * epochs
+    in_order = [batch.tolist() for batches in cut for batch in batches]
+    assert in_order == [[n // (scans // 2), n % (scans // 2)] for n in range(epochs * steps)]
+    whole = epochs_of(made, epochs, None)
+    assert [len(batches) for batches in whole] == [scans // 2] * epochs
+
+
+def test_epochs_of_nothing_are_empty() -> None:
+    assert epochs_of(lambda _: [], 3, 5) == [[], [], []]

@@ -185,6 +185,18 @@ def test_a_run_that_is_killed_goes_on_and_ends_as_one_that_was_not(
     assert len(measured) == 8, "other epochs are another member, from the same shared encoder"
 
 
+def test_tensorboards_log_has_every_epoch_and_changes_no_weight(run: Path, data: Path, tmp_path: Path) -> None:
+    reader = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
+    command = ["fit", "--data", str(data), "--artifact", "Motion", "--width", "1", "--epochs", "1"]
+    assert main([*command, "--out", str(tmp_path / "plain")]) == 0
+    assert main([*command, "--out", str(tmp_path / "logged"), "--tensorboard"]) == 0
+    log = reader.EventAccumulator(str(tmp_path / "logged" / "tensorboard" / "Motion")).Reload()
+    assert [event.step for event in log.Scalars("macro_f1")] == [0, 1]
+    assert [event.step for event in log.Scalars("loss")] == [1]
+    plain, logged = (load_file(tmp_path / name / "Motion.safetensors") for name in ("plain", "logged"))
+    assert all(torch.equal(plain[key], logged[key]) for key in plain)
+
+
 def test_members_start_from_a_weights_folder_where_they_are_of_its_kind(
     run: Path, data: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -45,7 +45,9 @@ def test_an_encoder_says_of_looks_what_it_says_of_the_scans(encoder: str, tmp_pa
     with torch.no_grad():
         said = network(torch.from_numpy(np.stack(data.images).astype(np.float32))[:, None])
         said_of_looks = network(torch.from_numpy(np.stack(of_whole.images).astype(np.float32)))
+        said_of_blocks = network(torch.from_numpy(np.stack(blocks))[:, None])
     assert torch.allclose(said, said_of_looks, atol=2e-2)
+    assert torch.allclose(said, said_of_blocks, atol=1e-3)
 
 
 def test_processes_make_the_same_looks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -11,6 +11,8 @@ from numpy.typing import NDArray
 from qcnode.artifacts import Plane
 from qcnode.errors import NotAssessable
 from qcnode.imaging.preprocess import (
+    BLOCK,
+    BLOCKS,
     CUBE,
     INPUT_SHAPE,
     INPUT_SHAPES,
@@ -159,6 +161,16 @@ def test_the_cube_holds_the_whole_field_of_view() -> None:
     cube = network_input(Volume(marked, volume.affine), CUBE)
     corners = cube[[0, -1]][:, [0, -1]][:, :, [0, -1]]
     assert (corners > 20).sum() == 2
+
+
+@pytest.mark.parametrize("plane", list(Plane))
+def test_blocks_are_means_of_the_usual_input(plane: Plane) -> None:
+    volume = head(plane)
+    blocks, whole = network_input(volume, BLOCKS), network_input(volume)
+    assert blocks.shape == INPUT_SHAPES[BLOCKS] == tuple(n // m for n, m in zip(INPUT_SHAPE, BLOCK, strict=True))
+    assert blocks[20, 9, 25] == pytest.approx(whole[20, 36:40, 100:104].mean(), rel=1e-5)
+    assert blocks.mean() == pytest.approx(whole.mean(), rel=1e-5)
+    assert placed(volume, BLOCKS).mean() == pytest.approx(placed(volume).mean(), rel=1e-5)
 
 
 @pytest.mark.parametrize("preprocessing", INPUT_SHAPES)

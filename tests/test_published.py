@@ -7,6 +7,7 @@ import torch
 
 from qcnode.ensemble import networks
 from qcnode.ensemble.blocks import LookingEncoder
+from qcnode.ensemble.mambaout import Queried
 from qcnode.ensemble.published import log_spectrum, three_spectra
 from qcnode.errors import ConfigError
 from qcnode.imaging.preprocess import INPUT_SHAPE
@@ -22,6 +23,9 @@ PUBLISHED = {
     "densenet169": (1664, 18.5),
     "densenet264": (2688, 40.2),
     "mednext_s": (512, 3.57),
+    "mambaout_tiny": (576, 22.9),
+    "mambaout_small": (576, 44.9),
+    "mambaout_base": (768, 79.4),
 }
 
 
@@ -36,7 +40,8 @@ def test_every_published_encoder_is_held_to_its_figures() -> None:
         "head-resnet",
         "plane-profiles",
         "lou-cnn",
-    }  # the last's own figures are below
+        "mlmambaout_small",
+    }  # the last two's own figures are below
     assert {*PUBLISHED, *ours} == set(networks.ENCODERS)
 
 
@@ -65,6 +70,38 @@ def test_a_densenet_has_the_weights_that_its_table_says(name: str, layers: tuple
             channels //= 2
     with torch.device("meta"):
         assert millions(networks.encoder(name, 64)[0]) == pytest.approx(weights / 1e6)
+
+
+@pytest.mark.parametrize(
+    ("name", "width", "whole"),
+    [("mambaout_tiny", 576, 26.5), ("mambaout_small", 576, 48.5), ("mambaout_base", 768, 84.8)],
+)
+def test_mambaout_with_its_published_head_has_its_published_size(name: str, width: int, whole: float) -> None:
+    """arXiv 2405.07992, Table 1; the head is two layers by way of four times the features, with a norm between."""
+    hidden = 4 * width
+    head = hidden * (width + 1) + 2 * hidden + 1000 * (hidden + 1)
+    with torch.device("meta"):
+        encoder, _ = networks.encoder(name, networks.own_width(name))
+    assert millions(encoder) + head / 1e6 == pytest.approx(whole, rel=0.005)
+
+
+def test_mambaout_sees_each_slice_by_itself_and_their_order_changes_nothing() -> None:
+    torch.manual_seed(0)
+    images = torch.rand(2, 1, 5, 64, 64)
+    for name in ("mambaout_tiny", "mlmambaout_small"):
+        encoder = networks.encoder(name, 2)[0].eval()
+        torch.testing.assert_close(encoder(images), encoder(images[:, :, [4, 2, 0, 1, 3]]))
+        each = torch.stack([encoder(images[:, :, [index]]) for index in range(5)])
+        torch.testing.assert_close(encoder(images), each.mean(0))
+
+
+def test_zhus_decoder_has_three_fixed_queries_of_768_and_2048_between() -> None:
+    with torch.device("meta"):
+        encoder, features = networks.encoder("mlmambaout_small", 96)
+    assert isinstance(encoder, Queried)
+    assert (features, tuple(encoder.queries.shape), encoder.attention.num_heads) == (3 * 768, (3, 768), 8)
+    assert encoder.mixed[0].out_features == 2048
+    assert "queries" not in dict(encoder.named_parameters())
 
 
 def test_mednext_is_the_looking_half_of_the_network_of_5_6_million() -> None:

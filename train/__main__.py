@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import sys
 from collections.abc import Callable
 from datetime import UTC, datetime
@@ -39,9 +40,18 @@ Cache = Annotated[Path | None, typer.Option(help="Where network inputs are kept;
 
 
 @app.callback()
-def main_options(debug: Annotated[bool, typer.Option(help="Show the traceback of an error.")] = False) -> None:
+def main_options(
+    context: typer.Context, debug: Annotated[bool, typer.Option(help="Show the traceback of an error.")] = False
+) -> None:
     """Train the ensemble on a folder in the LISA layout."""
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
+    is_first = os.environ.get("RANK", "0") == "0"  # torchrun's
+    logging.basicConfig(level=logging.INFO if is_first else logging.WARNING, format="%(asctime)s %(message)s")
+    if os.environ.get("WORLD_SIZE", "1") != "1":
+        from train.ranks import together
+
+        if context.invoked_subcommand != "fit":
+            raise ConfigError(f"Only fit trains in several processes; start {context.invoked_subcommand} by itself.")
+        context.with_resource(together())
 
 
 @app.command()
@@ -109,12 +119,15 @@ def fit(
     renders: Annotated[
         Path | None, typer.Option(help="What `render` wrote: more scans for members that look at blocks of voxels.")
     ] = None,
+    tensorboard: Annotated[bool, typer.Option("--tensorboard", help="Write OUT/tensorboard.")] = False,
     cache: Cache = None,
 ) -> None:
     """Train the members, each with its best epoch on validation subjects; test subjects are left alone.
 
     An interrupted run that is started again goes on from its last epoch.
     """
+    from train import ranks
+    from train.board import require_board
     from train.config import read_config
     from train.counts import counts_table, refuse_absent
     from train.dataset import read_scans, subject_kinds
@@ -128,14 +141,18 @@ def fit(
     overrides = {"encoder": encoder, "width": width, "loss": loss, "epochs": epochs, "batching": batching}
     settings = read_config(config, **overrides, reweight=reweight, seed=seed)
     scans, artifacts = read_scans(data), artifact or list(Artifact)
+    if tensorboard:
+        require_board()
     out.mkdir(parents=True, exist_ok=True)
     if folds is None:
         known = _read_split(start) if start else None
         part_of = split_subjects(subject_kinds(data, scans), settings.seed, known)
-        typer.echo(counts_table(scans, part_of))
         refuse_absent(scans, part_of, artifacts)
-        (out / SPLIT).write_text(json.dumps(part_of, indent=1, sort_keys=True) + "\n")
-        everything = _inputs(data, cache, part_of, [TRAIN, VALIDATION], settings.preprocessing, tasks_of=settings)
+        with ranks.first_one_first():
+            if ranks.is_first():
+                typer.echo(counts_table(scans, part_of))
+                (out / SPLIT).write_text(json.dumps(part_of, indent=1, sort_keys=True) + "\n")
+            everything = _inputs(data, cache, part_of, [TRAIN, VALIDATION], settings.preprocessing, tasks_of=settings)
         if settings.model == "forest":
             training, validation = (
                 everything.of(subjects_of(part_of, TRAIN)),
@@ -145,9 +162,12 @@ def fit(
             typer.echo(f"\nvalidation\n\n{table({a: figures(its) for a, its in found.items()})}")
             return
         more = read_renders(renders) if renders else None
-        fit_run(settings, artifacts, everything, part_of, out, earlier=start, init=init, renders=more)
+        board = out / "tensorboard" if tensorboard else None
+        fit_run(settings, artifacts, everything, part_of, out, earlier=start, init=init, renders=more, board=board)
     elif start:
         raise ConfigError("--folds makes splits of its own and --start keeps a run's; leave one of them out.")
+    elif ranks.count() > 1:
+        raise ConfigError("--folds trains in one process; start it without torchrun, or leave --folds out.")
     else:
         typer.echo(counts_table(scans, {}))
         everything = _inputs(data, cache, None, [], settings.preprocessing, tasks_of=settings)
@@ -264,6 +284,10 @@ def tables(
     artifact: Annotated[list[Artifact] | None, typer.Option(help="Only these.")] = None,
     folds: Annotated[int, typer.Option(help="Of the cross-validation, by patient.")] = 3,
     repeats: Annotated[int, typer.Option(help="Cross-validate so many times, each with other folds.")] = 1,
+    effect_repeats: Annotated[
+        int,
+        typer.Option(help="Of the four rows that tell reweighting and rotating batches apart; the least is --repeats."),
+    ] = 3,
     epochs: Annotated[int | None, typer.Option(help="Of every run; default the scale's own.")] = None,
     workers: Annotated[int, typer.Option(help="Runs at a time on this machine, a thread each.")] = 2,
     scheduler: Annotated[
@@ -277,8 +301,48 @@ def tables(
 
     out.mkdir(parents=True, exist_ok=True)
     study = Study(data.resolve(), (cache or data / ".inputs").resolve(), out.resolve(), folds, repeats)
-    report = compare(study, scale, artifact or list(Artifact), epochs=epochs, workers=workers, scheduler=scheduler)
+    report = compare(
+        study,
+        scale,
+        artifact or list(Artifact),
+        epochs=epochs,
+        effect_repeats=effect_repeats,
+        workers=workers,
+        scheduler=scheduler,
+    )
     typer.echo(report.read_text())
+
+
+@app.command()
+def curve(
+    data: Data,
+    out: Annotated[Path, typer.Option(help="The folder of runs, curve.csv and curve.svg.")],
+    init: Annotated[Path, typer.Option(help="The weights folder whose members to go on from.")],
+    config: Annotated[
+        Path, typer.Option(help="A TOML file, or a preset's name: how to train, with the weights' encoders.")
+    ] = Path("shipped"),
+    artifact: Annotated[list[Artifact] | None, typer.Option(help="Only these.")] = None,
+    runs: Annotated[Path | None, typer.Option(help="The run whose split to use; default the configuration's.")] = None,
+    share: Annotated[list[float] | None, typer.Option(help="Of the training patients; default .1 .25 .5 1.")] = None,
+    seeds: Annotated[int, typer.Option(help="How many times, each with other patients in the smaller shares.")] = 1,
+    epochs: Annotated[int | None, typer.Option(help="Of every run; default the configuration's.")] = None,
+    cache: Cache = None,
+) -> None:
+    """Macro F1 against the number of labelled patients, from scratch and from weights; interrupted, it goes on.
+
+    Nobody in DATA should be a patient on whom the weights were trained.
+    """
+    from train.config import read_config
+    from train.dataset import read_scans, subject_kinds
+    from train.few_labels import few_labels
+    from train.split import SHARES, split_subjects
+
+    settings = read_config(config, epochs=epochs)
+    drawn = split_subjects(subject_kinds(data, read_scans(data)), settings.seed)
+    part_of = _read_split(runs) if runs else drawn
+    everything = _inputs(data, cache, part_of, [*SHARES], settings.preprocessing, tasks_of=settings)
+    shares, artifacts = share or [0.1, 0.25, 0.5, 1.0], artifact or list(Artifact)
+    typer.echo(few_labels(settings, artifacts, everything, part_of, init, out, shares=shares, seeds=seeds))
 
 
 def _test_inputs(data: Path, cache: Path | None, runs: Path | None, preprocessing: str) -> Inputs:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from itertools import chain, count, islice
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -37,3 +40,16 @@ def rotating_batches(labels: NDArray[np.int64], epoch: int, blocks: int, generat
     twos = np.concatenate([generator.permutation(severe) for _ in range(rounds)])[:n1]
     fours = np.column_stack([zeros, ones, twos])
     return [fours[start : start + blocks].reshape(-1) for start in range(0, n1, blocks)]
+
+
+def epochs_of(made: Callable[[int], list[Batch]], epochs: int, steps: int | None) -> list[list[Batch]]:
+    """The batches of so many epochs as they are made; with steps, cut into epochs of that many, one after the other.
+
+    Cut, all ways of making batches learn in equally many steps. made: the batches of the epoch with this number.
+    """
+    if steps is None:
+        return [made(epoch) for epoch in range(epochs)]
+    if not (first := made(0)):
+        return [[]] * epochs
+    endless = chain(first, chain.from_iterable(map(made, count(1))))
+    return [list(islice(endless, steps)) for _ in range(epochs)]

@@ -10,13 +10,15 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from qcnode.artifacts import Artifact
 from qcnode.errors import ConfigError
-from qcnode.imaging.preprocess import CUBE, INPUT_SHAPES, PREPROCESSING
+from qcnode.imaging.preprocess import BLOCKS, CUBE, INPUT_SHAPES, PREPROCESSING
 
 _WITHOUT_MAPS = (
     "mirror-resnet",
     "plane-profiles",
     "head-resnet",
     "lou-cnn",
+    "mambaout",
+    "mlmambaout",
 )  # not of the scan's own grid, or of one size only
 _OF_INTENSITIES = ("compact-resnet", "mirror-resnet", "plane-profiles", "head-resnet")  # and of their places, in mm
 _LOOKS = ("mirror-resnet", "plane-profiles", "head-resnet")
@@ -26,6 +28,7 @@ _SHAREDS_OWN = {"members", "shared_epochs", "shared_learning_rate", "shared_redr
 _MEMBERS_OWN = {
     "members",
     "epochs",
+    "epoch_steps",
     "learning_rate",
     "batching",
     "reweight",
@@ -46,7 +49,7 @@ class FitConfig(BaseModel):
     model: Literal["network", "forest"] = "network"  # forest: of image-quality metrics; then only `seed` matters
     encoder: str = "compact-resnet"
     width: int | None = Field(None, gt=0)  # None: the encoder's own
-    preprocessing: str = PREPROCESSING  # or "cube-1": 128 x 128 x 128, z-scored
+    preprocessing: str = PREPROCESSING  # or "cube-1": 128 x 128 x 128, z-scored; or "blocks-1"
     seed: int = 1
     shared_epochs: int = Field(0, ge=0)  # of one encoder on all seven artifacts, from which every member then starts
     shared_learning_rate: float = 1e-3
@@ -56,6 +59,7 @@ class FitConfig(BaseModel):
     pretrain_learning_rate: float = 1e-3
     temperature: float = Field(0.9, gt=0)  # of the similarity of views
     epochs: int = Field(20, ge=0)  # of each member
+    epoch_steps: int | None = Field(None, gt=0)  # of a member's epoch; None: as many as the batching makes of its scans
     learning_rate: float = 1e-3  # the highest
     schedule: Literal["one-cycle", "cosine"] = "one-cycle"  # both anneal to zero; the first warms up
     loss: Literal["cross-entropy", "weighted", "focal", "corn"] = "cross-entropy"
@@ -99,9 +103,10 @@ class FitConfig(BaseModel):
     def _inputs_are_known_and_fit(self) -> FitConfig:
         if self.preprocessing not in INPUT_SHAPES:
             raise ValueError(f'there is no preprocessing "{self.preprocessing}"; choose from {", ".join(INPUT_SHAPES)}')
-        if self.preprocessing == CUBE and (self.variation == "full" or self.redraw or self.shared_redraw):
+        if self.preprocessing in (CUBE, BLOCKS) and (self.variation == "full" or self.redraw or self.shared_redraw):
             raise ValueError(
-                f'with preprocessing = "{CUBE}", nothing is redrawn, and variation is "half-turn" or "none"'
+                f'with preprocessing = "{self.preprocessing}", nothing is redrawn, and variation is "half-turn"'
+                ' or "none"'
             )
         if self.preprocessing == CUBE and self.model == "network" and self.encoder.startswith(_OF_INTENSITIES):
             raise ValueError(f'{self.encoder} reckons with intensities above zero; name another for "{CUBE}"')

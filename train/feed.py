@@ -91,7 +91,9 @@ def _made(
             mask = None
             if data.images[index].ndim == 1:
                 look = np.asarray(data.images[index], np.float32)
-                images.append(varied_look(config.encoder, look, data.scans[index].plane, generator))
+                if config.variation != "none":
+                    look = varied_look(config.encoder, look, data.scans[index].plane, generator)
+                images.append(look)
                 continue
             if len(artifacts) == 1:
                 (artifact,) = artifacts

@@ -12,9 +12,10 @@ import numpy as np
 from qcnode.artifacts import Artifact, Severity
 from qcnode.errors import ConfigError
 from train.loop import CURVE
-from train.tables import Measure, Said, severity_f1
+from train.tables import EFFECTS, Measure, Said, effect_of, severity_f1
 
 if TYPE_CHECKING:
+    from train.few_labels import Point
     from train.jobs import Job, Study
 
 _SEVERITIES = [severity.name.lower() for severity in Severity]
@@ -35,15 +36,53 @@ def draw_figures(said: Said, measure: Measure, runs: Sequence[Job], study: Study
     return [*paths, _saved(figure, out / "curves.svg")]
 
 
+def draw_effects(rows: Mapping[tuple[str, bool], Sequence[Said]], measure: Measure, out: Path) -> Path:
+    """What reweighting and rotating batches add: a dot a repeat, and the mean with its interval. As `draw_figures`."""
+    artifacts = list(next(iter(rows.values()))[0])
+    figure, axes = _panels(artifacts)
+    for artifact, axis in axes.items():
+        for place, (_, more, less) in enumerate(EFFECTS):
+            drawn = effect_of(rows, (more, less), [artifact], measure)
+            low, high = np.quantile(drawn.mean(0)[1:], [0.025, 0.975])
+            axis.plot([low, high], [place, place], color="tab:blue", linewidth=2)
+            axis.plot([drawn[:, 0].mean()], [place], "o", color="tab:blue", label="mean, 95 %" if not place else None)
+            repeats = "a repeat" if not place else None
+            axis.plot(drawn[:, 0], np.full(len(drawn), place + 0.2), "x", color="grey", label=repeats)
+        axis.legend(fontsize=7)
+        axis.axvline(0, color="grey", linewidth=0.8)
+        axis.set_yticks(range(len(EFFECTS)), [name.replace(", ", ",\n") for name, _, _ in EFFECTS], fontsize=7)
+        axis.invert_yaxis()
+        axis.set_xlabel("macro F1 more")
+    return _saved(figure, out / "effects.svg")
+
+
+def draw_shares(points: Sequence[Point], out: Path) -> Path:
+    """Macro F1 against the share of training patients, from scratch and from the weights. As `draw_figures`."""
+    figure, axes = _panels(list(dict.fromkeys(point.artifact for point in points)))
+    for artifact, axis in axes.items():
+        for start in dict.fromkeys(point.start for point in points):
+            its = [p for p in points if (p.artifact, p.start) == (artifact, start) and p.macro_f1.size]
+            drawn = np.array([point.macro_f1.mean(0) for point in its]).reshape(len(its), -1)
+            low, high = np.quantile(drawn[:, 1:], [0.025, 0.975], axis=1) if its else ([], [])
+            scans = [point.scans for point in its]
+            (line,) = axis.plot(scans, drawn[:, 0] if its else [], "o-", label=start)
+            axis.fill_between(scans, low, high, color=line.get_color(), alpha=0.2)
+        axis.set_xlabel("labelled scans")
+        axis.set_ylabel("macro F1 (95 %)")
+        axis.set_ylim(0, 1)
+        axis.legend(fontsize=7)
+    return _saved(figure, out)
+
+
 def _panels(artifacts: Sequence[Artifact]) -> tuple[Any, Mapping[Artifact, Any]]:
     """A figure with one panel an artifact, four in a row."""
     try:
         from matplotlib.figure import Figure
     except ImportError as error:
         raise ConfigError("The figures need matplotlib; install it with `pip install qcnode[tables]`.") from error
-    rows = -(-len(artifacts) // 4)
-    figure = Figure(figsize=(12, 3 * rows), layout="constrained")
-    axes = {a: figure.add_subplot(rows, min(4, len(artifacts)), i) for i, a in enumerate(artifacts, start=1)}
+    rows, columns = -(-len(artifacts) // 4), min(4, len(artifacts))
+    figure = Figure(figsize=(max(5, 3 * columns), 3 * rows), layout="constrained")
+    axes = {a: figure.add_subplot(rows, columns, i) for i, a in enumerate(artifacts, start=1)}
     for artifact, axis in axes.items():
         axis.set_title(artifact)
     return figure, axes

@@ -19,9 +19,12 @@ from train.config import FitConfig
 from train.counts import refuse_absent
 from train.dataset import LABELS, cached_input, cached_masks, inputs, read_scans
 from train.folds import PREDICTIONS, folds, parts, save_predictions, tested
+from train.looks import looked_at, looks
 from train.progress import progress
 from train.run import fit_run
 from train.split import TEST, subjects_of
+
+LOOKS = "looks"  # under a study's folder: what its encoders' fixed parts made of the scans
 
 
 @dataclass(frozen=True)
@@ -69,6 +72,8 @@ def run(job: Job, study: Study) -> None:
     refuse_absent(scans, part_of, [job.artifact])
     images = [cached_input(scan, study.cache, job.config.preprocessing) for scan in scans]
     everything = inputs(scans, images, cached_masks(scans, study.cache, job.config))
+    if looks(job.config.encoder):
+        everything = looked_at(job.config.encoder, everything, study.out / LOOKS)
     config = job.config.model_copy(update={"seed": job.config.seed + job.repeat - 1})
     fit_run(config, [job.artifact], everything, part_of, folder)
     found = tested(config, job.artifact, everything, part_of, folder)

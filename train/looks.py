@@ -15,11 +15,10 @@ from numpy.typing import NDArray
 
 from qcnode.artifacts import Plane
 from qcnode.ensemble.blocks import LookingEncoder, blocks_of
-from qcnode.ensemble.heads import BLOCKS
 from qcnode.ensemble.mirror import FIGURES, HALVES
 from qcnode.ensemble.networks import encoder as built_encoder
 from qcnode.ensemble.profiles import PROFILES
-from qcnode.imaging.preprocess import INPUT_SHAPE
+from qcnode.imaging.preprocess import BLOCKS_SHAPE
 from train.dataset import Inputs
 from train.progress import progress
 
@@ -77,8 +76,7 @@ def _looks_of(encoder: str, images: Sequence[NDArray[np.float16]]) -> NDArray[np
     with torch.no_grad():
         for image in images:
             scan = torch.from_numpy(np.asarray(image, np.float32))
-            is_whole = scan.shape == INPUT_SHAPE
-            found.append(network.look(blocks_of(scan[None, None])[0] if is_whole else scan).numpy().astype(np.float16))
+            found.append(network.look(blocks_of(scan[None, None])[0]).numpy().astype(np.float16))
     return np.stack(found)
 
 
@@ -112,7 +110,7 @@ def _varied_profiles(look: Look, _: Plane, generator: np.random.Generator) -> Lo
 
 def _varied_head(look: Look, plane: Plane, generator: np.random.Generator) -> Look:
     """Left for right, a little brighter, on another curve of intensities: heads lie in no other way than they do."""
-    blocks, figures = look[:-FIGURES].reshape(BLOCKS), look[-FIGURES:]
+    blocks, figures = look[:-FIGURES].reshape(BLOCKS_SHAPE), look[-FIGURES:]
     if generator.random() < 0.5:
         blocks = np.flip(blocks, _ACROSS[plane])
     gain = np.float32(np.exp(_BRIGHTER * generator.standard_normal()))

@@ -21,7 +21,9 @@ from qcnode.artifacts import Artifact
 from qcnode.ensemble.calibration import probabilities
 from qcnode.ensemble.model import Member, channels_last
 from qcnode.errors import ConfigError
-from train.batching import Batch, rotating_batches, standard_batches
+from train import ranks
+from train.batching import Batch, epochs_of, rotating_batches, standard_batches
+from train.board import log_epoch
 from train.calibrate import fitted_calibration
 from train.checkpoint import Stage, finish, finished, key_of, save_whole, tensors_of
 from train.config import FitConfig
@@ -40,11 +42,18 @@ STATE = "{}.state.safetensors"  # a stage that is not finished, or the note that
 
 
 def fit_shared(
-    config: FitConfig, artifacts: Sequence[Artifact], shared: Shared, training: Inputs, validation: Inputs, out: Path
+    config: FitConfig,
+    artifacts: Sequence[Artifact],
+    shared: Shared,
+    training: Inputs,
+    validation: Inputs,
+    out: Path,
+    *,
+    board: Path | None = None,
 ) -> Shared:
     """Train one encoder on all these artifacts; each one's three severities weigh alike, and the last epoch is kept.
 
-    Saved to `out` after every epoch: an interrupted run is of use, and goes on from there.
+    Saved to `out` after every epoch: an interrupted run is of use, and goes on from there. board: as `fit_member`'s.
     """
     settings = config.of_shared() | {"artifacts": sorted(artifacts)}
     path, key = out / STATE.format("shared"), key_of(settings, training, validation, shared)
@@ -53,7 +62,7 @@ def fit_shared(
         return shared
     torch.manual_seed(config.seed)
     generator = np.random.default_rng(config.seed)
-    model = channels_last(shared.to(device()))
+    model = ranks.synchronised(channels_last(shared.to(device())))
     size, chosen = 4 * config.blocks, torch.tensor([list(Artifact).index(a) for a in artifacts], device=device())
     weights = torch.stack([severity_weights(column) for column in training.labels.T]).to(device())
     epochs = [standard_batches(len(training.scans), size, generator) for _ in range(config.shared_epochs)]
@@ -62,34 +71,49 @@ def fit_shared(
     for epoch, batches in list(enumerate(epochs, start=1))[stage.epochs_done :]:
         started, losses = time.monotonic(), []
         model.train()
+        varying = ranks.own_generator(generator, [config.seed, epoch])
         for images, labels, planes, _, _ in fed(
-            training, batches, frozenset(artifacts), config, generator, f"shared {epoch}/{len(epochs)}"
+            training, ranks.shares(batches), frozenset(artifacts), config, varying, f"shared {epoch}/{len(epochs)}"
         ):
             with _autocast(config.bf16):
                 severity, plane = model(images)
             labels = labels[:, chosen]
             losses_of = F.cross_entropy(severity[:, :, chosen], labels, reduction="none") * weights[chosen, labels]
-            loss = losses_of.mean(0).sum() + config.plane_weight * F.cross_entropy(plane, planes)
+            loss = ranks.joint_mean(losses_of.sum(1)) + config.plane_weight * _plane_loss(plane, planes)
             losses.append(_step(loss, stage))
         logits = severity_logits(model, lambda images: model(images)[0], validation, bf16=config.bf16)
         f1 = {a: macro_f1(validation.labels[:, i], logits[:, :, i].argmax(1)) for i, a in enumerate(Artifact)}
         scores = " ".join(f"{artifact}={f1[artifact]:.3f}" for artifact in artifacts)
         seconds = time.monotonic() - started
         log.info("epoch_done stage=shared epoch=%d loss=%.4f seconds=%.0f %s", epoch, np.mean(losses), seconds, scores)
-        save_whole(tensors_of(model), out / SHARED)
         stage.epochs_done = epoch
-        stage.save(path, key)
-    finish(path, key)
+        if ranks.is_first():
+            save_whole(tensors_of(model), out / SHARED)
+            stage.save(path, key)
+            if board:
+                figures = {f"macro_f1/{artifact}": f1[artifact] for artifact in artifacts}
+                log_epoch({"epoch": epoch, "loss": float(np.mean(losses)), **figures}, board / "shared")
+    if ranks.is_first():
+        finish(path, key)
+    ranks.wait()
     return model
 
 
 def fit_member(
-    config: FitConfig, artifact: Artifact, member: Member, training: Inputs, validation: Inputs, out: Path
+    config: FitConfig,
+    artifact: Artifact,
+    member: Member,
+    training: Inputs,
+    validation: Inputs,
+    out: Path,
+    *,
+    board: Path | None = None,
 ) -> None:
     """Train one artifact's member; keep its best epoch: the highest calibrated macro F1 on validation subjects.
 
     Ties go to the later epoch. The one before the first step counts, so that a member is never worse than what it began
     as. Writes <artifact>.safetensors and beside it <artifact>.json, which says all that the manifest will.
+    board: the folder of TensorBoard's logs, where they are wanted.
     """
     index = list(Artifact).index(artifact)
     settings = config.of_member() | {"artifact": artifact}
@@ -99,7 +123,7 @@ def fit_member(
         return
     torch.manual_seed(config.seed)
     generator = np.random.default_rng([config.seed, index])
-    member = channels_last(member.to(device()))
+    member = ranks.synchronised(channels_last(member.to(device())))
     segmenting = channels_last(Segmenting(member).to(device())) if config.mask_weight else None
     measuring = Measuring(member, artifact).to(device()) if config.measure_weight else None
     target, truth = training.labels[:, index], validation.labels[:, index]
@@ -110,8 +134,14 @@ def fit_member(
     for epoch, batches in list(enumerate([[], *epochs]))[stage.epochs_done :]:
         started, losses = time.monotonic(), []
         stage.model.train()
+        varying = ranks.own_generator(generator, [config.seed, index, epoch])
         for images, labels, planes, masks, measures in fed(
-            training, batches, frozenset({artifact}), config, generator, f"{artifact} {epoch}/{config.epochs}"
+            training,
+            ranks.shares(batches),
+            frozenset({artifact}),
+            config,
+            varying,
+            f"{artifact} {epoch}/{config.epochs}",
         ):
             with _autocast(config.bf16):
                 brain, named = None, None
@@ -124,11 +154,11 @@ def fit_member(
             severity = labels[:, index]
             terms = loss_function(output.outputs, severity)
             loss = reweighted_loss(output.features, terms, severity) if config.reweight else terms.mean()
-            loss = loss + config.plane_weight * F.cross_entropy(output.plane, planes)
+            loss = loss + config.plane_weight * _plane_loss(output.plane, planes)
             if brain is not None and masks is not None:
-                loss = loss + config.mask_weight * mask_loss(brain, masks)
+                loss = loss + config.mask_weight * mask_loss(brain, masks) / ranks.count()
             if named is not None and measures is not None:
-                loss = loss + config.measure_weight * measures_loss(named, measures)
+                loss = loss + config.measure_weight * measures_loss(named, measures) / ranks.count()
             losses.append(_step(loss, stage))
         logits = severity_logits(member, lambda images: member(images).severity, validation, bf16=config.bf16)
         score = macro_f1(truth, probabilities(logits, fitted_calibration(logits, truth)).argmax(1))
@@ -141,8 +171,11 @@ def fit_member(
             score,
             seconds,
         )
-        if score >= stage.best:
-            stage.best = score
+        stage.history.append({"epoch": epoch, "loss": mean, "macro_f1": score, "seconds": round(seconds, 1)})
+        stage.epochs_done, is_best, stage.best = epoch + 1, score >= stage.best, max(score, stage.best)
+        if not ranks.is_first():
+            continue
+        if is_best:
             save_whole(tensors_of(member), out / f"{artifact}.safetensors")
             trained = {"best_epoch": epoch, "validation_macro_f1": score, "training_scans": len(target)}
             record = {
@@ -154,21 +187,27 @@ def fit_member(
                 "commit": _commit(),
             }
             (out / f"{artifact}.json").write_text(json.dumps(record, indent=2) + "\n")
-        stage.history.append({"epoch": epoch, "loss": mean, "macro_f1": score, "seconds": round(seconds, 1)})
         _write_curve(stage.history, out / CURVE.format(artifact))
-        stage.epochs_done = epoch + 1
+        if board:
+            log_epoch(stage.history[-1], board / artifact)
         stage.save(path, key)
-    finish(path, key)
+    if ranks.is_first():
+        finish(path, key)
+    ranks.wait()
 
 
 def _epochs(
     config: FitConfig, artifact: Artifact, target: NDArray[np.int64], generator: np.random.Generator
 ) -> list[list[Batch]]:
     """The batches of every epoch."""
-    if config.batching == "standard":
-        return [standard_batches(len(target), 4 * config.blocks, generator) for _ in range(config.epochs)]
+
+    def made(epoch: int) -> list[Batch]:
+        if config.batching == "standard":
+            return standard_batches(len(target), 4 * config.blocks, generator)
+        return rotating_batches(target, epoch, config.blocks, generator)
+
     try:
-        return [rotating_batches(target, epoch, config.blocks, generator) for epoch in range(config.epochs)]
+        return epochs_of(made, config.epochs, config.epoch_steps)
     except ConfigError as error:
         raise ConfigError(f"{artifact}: {error}") from error
 
@@ -178,12 +217,16 @@ def severity_logits(
 ) -> NDArray[np.float32]:
     """What `severity`, a view of the model, says of all images in order, unvaried: (scan, …)."""
     model.eval()
-    found = []
+    ranks.average_statistics(model)
+    found: dict[int, NDArray[np.float32]] = {}
+    mine = range(ranks.rank(), len(data.scans), ranks.count())
     with torch.no_grad(), _autocast(bf16):
-        for start in range(0, len(data.scans), 8):
-            images = np.stack(data.images[start : start + 8]).astype(np.float32)
-            found.append(severity(on_device(images)).float().cpu().numpy())
-    return np.concatenate(found)
+        for start in range(0, len(mine), 8):
+            chosen = mine[start : start + 8]
+            images = np.stack([data.images[index] for index in chosen]).astype(np.float32)
+            found |= zip(chosen, severity(on_device(images)).float().cpu().numpy(), strict=True)
+    said = ranks.merged(found)
+    return np.stack([said[index] for index in range(len(data.scans))])
 
 
 def _stage(
@@ -206,13 +249,19 @@ def _stage(
 
 def _step(loss: Tensor, stage: Stage) -> float:
     """One step down the loss, whose value it returns; raises ConfigError when that is no longer a number."""
-    if not loss.isfinite():
+    value = ranks.joint(loss)
+    if not value.isfinite():
         raise ConfigError("The loss is no longer a number; set bf16 = false or a lower learning rate, and start again.")
     stage.optimizer.zero_grad()
     loss.backward()  # type: ignore[no-untyped-call]
+    ranks.sum_gradients(stage.model)
     stage.optimizer.step()
     stage.schedule.step()
-    return loss.item()
+    return value.item()
+
+
+def _plane_loss(plane: Tensor, planes: Tensor) -> Tensor:
+    return ranks.joint_mean(F.cross_entropy(plane, planes, reduction="none"))
 
 
 def _autocast(bf16: bool) -> torch.autocast:

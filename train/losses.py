@@ -14,12 +14,13 @@ from torch.nn import functional as F
 
 from qcnode.artifacts import Severity
 from train.config import FitConfig
+from train.ranks import joint
 
 FOCAL_GAMMA = 2.0  # Lin et al.'s; BRIQA does not say which it used
 
 
 class Terms(NamedTuple):
-    """What a loss makes of a batch; over any part of it, the loss is losses.sum() / mass.sum().
+    """What a loss makes of a batch, or of one process's share; over any part, it is losses.sum() / mass.sum().
 
     losses: (batch,), with gradient. mass: (batch,), how much each scan counts. errors: (batch, outputs), the
     derivative of `losses` by the head's outputs, without gradient.
@@ -30,8 +31,8 @@ class Terms(NamedTuple):
     errors: Tensor
 
     def mean(self) -> Tensor:
-        """The loss of the whole batch."""
-        return self.losses.sum() / self.mass.sum()
+        """The loss of the whole batch; among several processes, this one's part of it."""
+        return self.losses.sum() / joint(self.mass.sum())
 
 
 Loss = Callable[[Tensor, Tensor], Terms]  # outputs of the head (batch, 3; CORN: 2), target (batch,)

@@ -23,9 +23,8 @@ import torch
 from numpy.typing import NDArray
 
 from qcnode.artifacts import Artifact, Plane, Severity
-from qcnode.ensemble.blocks import BLOCK
 from qcnode.errors import ConfigError
-from qcnode.imaging.preprocess import INPUT_SHAPE, INTENSITY_RANGE, foreground_mean
+from qcnode.imaging.preprocess import BLOCK, INPUT_SHAPE, INTENSITY_RANGE, foreground_mean
 from train import acquire
 from train.brains import Source, anatomy, phantoms, sources
 from train.contrasts import WEIGHTING_SHARES, WEIGHTINGS, Head, head

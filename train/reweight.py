@@ -8,6 +8,7 @@ from torch.nn import functional as F
 
 from qcnode.artifacts import Severity
 from train.losses import Terms
+from train.ranks import joint
 
 
 def class_gradient_norms(features: Tensor, terms: Terms, target: Tensor) -> Tensor:
@@ -21,8 +22,8 @@ def class_gradient_norms(features: Tensor, terms: Terms, target: Tensor) -> Tens
     """
     onehot = F.one_hot(target, len(Severity)).to(features)  # (batch, classes)
     inputs = torch.cat([features, features.new_ones(len(features), 1)], 1)  # [h, 1], for weight and bias
-    gradients = torch.einsum("bc,bk,bf->ckf", onehot, terms.errors, inputs)  # summed over the samples of class c
-    mass = terms.mass @ onehot
+    gradients = joint(torch.einsum("bc,bk,bf->ckf", onehot, terms.errors, inputs))  # summed over class c's samples
+    mass = joint(terms.mass @ onehot)
     norms: Tensor = torch.linalg.vector_norm(gradients.flatten(1), dim=1)
     return norms / mass.where(mass > 0, torch.nan)
 
@@ -35,7 +36,10 @@ def class_weights(norms: Tensor) -> Tensor:
 
 
 def reweighted_loss(features: Tensor, terms: Terms, target: Tensor) -> Tensor:
-    """Σ_c α_c · L_c, with L_c the loss of the samples of class c (eq. 3); α carries no gradient."""
+    """Σ_c α_c · L_c, with L_c the loss of the samples of class c (eq. 3); α carries no gradient.
+
+    Among several processes, α and L_c are the whole batch's, and this is one's part of the sum.
+    """
     weights = class_weights(class_gradient_norms(features.detach(), terms, target))
-    mass = terms.mass @ F.one_hot(target, len(Severity)).to(terms.mass)
+    mass = joint(terms.mass @ F.one_hot(target, len(Severity)).to(terms.mass))
     return (weights[target] / mass[target] * terms.losses).sum()

@@ -11,6 +11,7 @@ from safetensors.torch import load_file
 
 from qcnode.artifacts import Artifact
 from qcnode.errors import ConfigError
+from train import ranks
 from train.config import FitConfig
 from train.dataset import Inputs
 from train.looks import looked_at, looks
@@ -32,12 +33,14 @@ def fit_run(
     earlier: Path | None = None,
     init: Path | None = None,
     renders: Inputs | None = None,
+    board: Path | None = None,
 ) -> None:
     """Train these artifacts' members into `out`; what an interrupted run with the same arguments finished is kept.
 
     scans: of the training and validation subjects at least. earlier: a run whose shared or pre-trained encoder to go on
     from. init: a weights folder whose members to go on from. No shared encoder is trained then, nor where no member
     starts from it. renders: more scans of subjects, for members whose encoder looks at blocks.
+    board: the folder of TensorBoard's logs, where they are wanted.
     """
     training = scans.of(subjects_of(part_of, TRAIN))
     validation = scans.of(subjects_of(part_of, VALIDATION), copies=False)
@@ -52,7 +55,7 @@ def fit_run(
     out.mkdir(parents=True, exist_ok=True)
     log.info("fit_started training_scans=%d validation_scans=%d", len(training.scans), len(validation.scans))
     sharing = {artifact for artifact in artifacts if _of_shared_kind(config.of(artifact), config)}
-    shared = _shared(config, artifacts, training, validation, out, earlier) if sharing and not init else None
+    shared = _shared(config, artifacts, training, validation, out, earlier, board) if sharing and not init else None
     for artifact in artifacts:
         its = config.of(artifact)
         member = shipped_member(its, artifact, init) if init else new_member(its)
@@ -60,7 +63,7 @@ def fit_run(
             member = shared.member(artifact, member)
         elif not init and earlier and (earlier / PRETRAINED).is_file():
             start_from_pretrained(member.encoder, its, earlier, str(artifact))
-        fit_member(its, artifact, member, *_seen(its, training, validation, renders, part_of, out), out)
+        fit_member(its, artifact, member, *_seen(its, training, validation, renders, part_of, out), out, board=board)
 
 
 def _seen(
@@ -71,12 +74,13 @@ def _seen(
     part_of: Mapping[str, str],
     out: Path,
 ) -> tuple[Inputs, Inputs]:
-    """Training and validation scans as a member is shown them."""
-    if not looks(its.encoder):
+    """Training and validation scans as a member is shown them; looks that were made before stay as they are."""
+    if not looks(its.encoder) or training.images[0].ndim == 1:
         return training, validation
     if renders is not None:
         training = training.with_more(renders.of(subjects_of(part_of, TRAIN)))
-    return looked_at(its.encoder, training, out), looked_at(its.encoder, validation, out)
+    with ranks.first_one_first():
+        return looked_at(its.encoder, training, out), looked_at(its.encoder, validation, out)
 
 
 def _of_shared_kind(member: FitConfig, config: FitConfig) -> bool:
@@ -91,6 +95,7 @@ def _shared(
     validation: Inputs,
     out: Path,
     earlier: Path | None,
+    board: Path | None,
 ) -> Shared | None:
     """The encoder that members start from: the earlier run's, trained on where the configuration says so."""
     start = earlier / SHARED if earlier else None
@@ -102,4 +107,6 @@ def _shared(
         shared.load_state_dict(load_file(start))
     elif earlier and (earlier / PRETRAINED).is_file():
         start_from_pretrained(shared.encoder, config, earlier, "the shared encoder")
-    return fit_shared(config, artifacts, shared, training, validation, out) if config.shared_epochs else shared
+    if not config.shared_epochs:
+        return shared
+    return fit_shared(config, artifacts, shared, training, validation, out, board=board)

@@ -20,6 +20,14 @@ Said = Mapping[Artifact, Graded]  # by one row's models, of every patient, poole
 Cells = list[list[str]]
 WEIGHTED_F1, MACRO_F1 = 2, 7  # among the fifteen
 _DRAWS = 1000
+# An effect's name, and the two rows, as (batching, reweight), whose difference it is.
+EFFECTS = [
+    ("reweighting, standard batches", ("standard", True), ("standard", False)),
+    ("reweighting, rotating batches", ("rotating", True), ("rotating", False)),
+    ("rotating batches, no reweighting", ("rotating", False), ("standard", False)),
+    ("rotating batches, reweighting", ("rotating", True), ("standard", True)),
+    ("both", ("rotating", True), ("standard", False)),
+]
 
 
 def jobs_of(row: Row, study: Study) -> list[Job]:
@@ -28,13 +36,13 @@ def jobs_of(row: Row, study: Study) -> list[Job]:
     return [Job(artifact, config, *one) for artifact, config in row.configs.items() for one in rounds]
 
 
-def said(row: Row, study: Study, subject_of: Mapping[str, str]) -> dict[Artifact, Graded]:
-    """What the row's finished runs predicted. subject_of: by file name."""
+def said(row: Row, study: Study, subject_of: Mapping[str, str], repeat: int | None = None) -> dict[Artifact, Graded]:
+    """What the row's finished runs predicted, in one repeat or all. subject_of: by file name."""
     found = {}
     for artifact in row.configs:
         lines: list[dict[str, str]] = []
         for job in jobs_of(row, study):
-            if job.artifact == artifact:
+            if job.artifact == artifact and repeat in (None, job.repeat):
                 with (job.folder(study) / PREDICTIONS).open(newline="") as file:
                     lines += csv.DictReader(file)
         found[artifact] = Graded(
@@ -114,6 +122,39 @@ def chosen_table(encoders: Mapping[str, Said], others: Mapping[str, Said], measu
         more = told(by_encoder[best] - beside[0], "+")
         cells.append([artifact, f"{best}: {told(by_encoder[best])}", *map(told, beside), more])
     return cells
+
+
+def effect_table(rows: Mapping[tuple[str, bool], Sequence[Said]], measure: Measure) -> Cells:
+    """What reweighting and rotating batches add to macro F1, each with the other and without, by artifact and in all.
+
+    rows: by (batching, reweight), what was said in each repeat. The interval is of the mean over the repeats, by
+    patient; beside it the standard deviation between repeats, whose folds and seeds differ.
+    """
+    cells = [["macro F1 more (95 %; SD between repeats)", *(name for name, _, _ in EFFECTS)]]
+    artifacts = list(next(iter(rows.values()))[0])
+    mean = [("mean", artifacts)] if len(artifacts) > 1 else []
+    for name, chosen in [*((str(a), [a]) for a in artifacts), *mean]:
+        effects = [effect_of(rows, (more, less), chosen, measure) for _, more, less in EFFECTS]
+        cells.append([name, *(f"{told(drawn.mean(0), '+')}; {_deviation(drawn[:, 0])}" for drawn in effects)])
+    return cells
+
+
+def effect_of(
+    rows: Mapping[tuple[str, bool], Sequence[Said]],
+    pair: tuple[tuple[str, bool], tuple[str, bool]],
+    artifacts: Sequence[Artifact],
+    measure: Measure,
+) -> NDArray[np.float64]:
+    """(repeat, 1 + draws): what the pair's first row has over its second in macro F1, a mean over the artifacts."""
+    more, less = (  # each (repeat, 1 + draws)
+        np.array([measure.mean_of({a: said[a] for a in artifacts})[:, MACRO_F1] for said in rows[each]])
+        for each in pair
+    )
+    return np.asarray(more - less)
+
+
+def _deviation(each: NDArray[np.float64]) -> str:
+    return f"SD {each.std(ddof=1):.3f}" if len(each) > 1 else "one repeat"
 
 
 def severity_f1(graded: Graded, measure: Measure) -> NDArray[np.float64]:

@@ -8,13 +8,14 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-BLOCK = (1, 4, 4)  # voxels averaged into one block: about 5 × 6.4 × 6.4 mm
+from qcnode.imaging.preprocess import BLOCK, BLOCKS_SHAPE
+
 BLOCK_MM = (5.0, 6.4, 6.4)  # near enough
 
 
 def blocks_of(images: Tensor) -> Tensor:
-    """(batch, 1, slice, row, column) → (batch, slice, block row, block column)."""
-    return F.avg_pool3d(images, BLOCK)[:, 0]
+    """(batch, 1, slice, row, column), whole or blocks already → (batch, slice, block row, block column)."""
+    return (images if images.shape[2:] == BLOCKS_SHAPE else F.avg_pool3d(images, BLOCK))[:, 0]
 
 
 class LookingEncoder(nn.Module):

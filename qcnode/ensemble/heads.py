@@ -11,9 +11,8 @@ from torch import Tensor, nn
 
 from qcnode.ensemble.blocks import LookingEncoder
 from qcnode.ensemble.mirror import FIGURES, mirror_plane_of, plane_figures
-from qcnode.imaging.preprocess import INPUT_SHAPE
+from qcnode.imaging.preprocess import BLOCKS_SHAPE
 
-BLOCKS = (INPUT_SHAPE[0], INPUT_SHAPE[1] // 4, INPUT_SHAPE[2] // 4)
 _BRIGHTEST = 2.5  # means of the foreground
 _FLOOR = 0.05  # added before a logarithm
 _SKIN, _SKIN_WIDTH = 0.35, 0.06  # means of the foreground: where the air ends, and how softly
@@ -46,7 +45,7 @@ class HeadResNet(LookingEncoder):
 
     def features_of(self, looks: Tensor) -> Tensor:
         """See `look`."""
-        blocks = looks[:, :-FIGURES].reshape(-1, 1, *BLOCKS).clamp(0, _BRIGHTEST)
+        blocks = looks[:, :-FIGURES].reshape(-1, 1, *BLOCKS_SHAPE).clamp(0, _BRIGHTEST)
         channels = [blocks, torch.log(blocks + _FLOOR) / 2, torch.sigmoid((blocks - _SKIN) / _SKIN_WIDTH)]
         maps = self.stages(self.stem(torch.cat(channels, 1).contiguous(memory_format=torch.channels_last_3d)))
         mixed: Tensor = self.mix(torch.cat([self.seen(maps.float()), self.figures_norm(looks[:, -FIGURES:])], 1))

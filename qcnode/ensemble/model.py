@@ -61,4 +61,7 @@ def log_probabilities(outputs: Tensor) -> Tensor:
 
 def channels_last(module: Module) -> Module:
     """The module with its weights laid out as CPU convolutions run fastest, about 1.7 times the default's speed."""
-    return module.to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload, no-any-return] # not in its stub
+    for weight in module.parameters():
+        if weight.dim() == 5:  # of a 3-D convolution
+            weight.data = weight.data.contiguous(memory_format=torch.channels_last_3d)
+    return module

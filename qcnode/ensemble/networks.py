@@ -13,6 +13,7 @@ from torch.nn import functional as F
 
 from qcnode.ensemble import published
 from qcnode.ensemble.heads import head_resnet
+from qcnode.ensemble.mambaout import mambaout, mlmambaout
 from qcnode.ensemble.mirror import mirror_resnet
 from qcnode.ensemble.profiles import plane_profile_network
 from qcnode.errors import ConfigError
@@ -184,6 +185,10 @@ ENCODERS: dict[str, Entry] = {
     "densenet264": Entry(partial(published.densenet, blocks=(6, 12, 64, 48)), 64),
     "mednext_s": Entry(published.mednext, 32),
     "lou-cnn": Entry(published.lou, 8),
+    "mambaout_tiny": Entry(partial(mambaout, blocks=(3, 3, 9, 3)), 96),
+    "mambaout_small": Entry(partial(mambaout, blocks=(3, 4, 27, 3)), 96),
+    "mambaout_base": Entry(partial(mambaout, blocks=(3, 4, 27, 3)), 128),
+    "mlmambaout_small": Entry(partial(mlmambaout, blocks=(3, 4, 27, 3)), 96),
 }
 FUSED = "+dft"  # after an encoder's name: a second one of its kind sees the spectrum
 

@@ -13,8 +13,11 @@ from qcnode.imaging.volume import Volume
 # In every manifest; a change below that moves a voxel needs a new name and new weights.
 PREPROCESSING = "grid-1"  # voxels as the scanner made them
 CUBE = "cube-1"  # BRIQA's (arXiv 2510.26661): the field of view stretched to a cube, z-scored
+BLOCKS = "blocks-1"  # the first, averaged over blocks of its slices: a sixteenth of the voxels, for cheap comparisons
 INPUT_SHAPE = (40, 144, 144)  # slice, row, column
-INPUT_SHAPES = {PREPROCESSING: INPUT_SHAPE, CUBE: (128, 128, 128)}
+BLOCK = (1, 4, 4)  # voxels averaged into one block: about 5 x 6.4 x 6.4 mm
+BLOCKS_SHAPE = (40, 36, 36)
+INPUT_SHAPES = {PREPROCESSING: INPUT_SHAPE, CUBE: (128, 128, 128), BLOCKS: BLOCKS_SHAPE}
 INTENSITY_RANGE = (0.0, 6.0)  # in means of the foreground; ventricles reach 3, a severe tone 5
 
 # What each plane's array axes point to, as (axis of RAS, sign): slices, then rows and columns as radiologists see them.
@@ -35,7 +38,7 @@ def network_input(volume: Volume, preprocessing: str = PREPROCESSING) -> NDArray
 
     Neither the order in which the axes were stored nor the scanner's intensity scale changes the result. Cropping and
     padding are about the centre of the field of view, so that an off-centre head stays off centre.
-    preprocessing: one of INPUT_SHAPES; with CUBE, the whole field of view in z-scores.
+    preprocessing: one of INPUT_SHAPES; with CUBE, the whole field of view in z-scores; with BLOCKS, means of blocks.
     Raises NotAssessable for voxels that are not finite, or all alike.
     """
     if not np.isfinite(volume.array).all():
@@ -49,12 +52,15 @@ def network_input(volume: Volume, preprocessing: str = PREPROCESSING) -> NDArray
     array = _on_grid(*oriented(volume))
     low, high = INTENSITY_RANGE
     scaled: NDArray[np.float32] = np.clip(_centred(array) / np.float32(foreground_mean(array)), low, high)
-    return scaled
+    return _blocks(scaled) if preprocessing == BLOCKS else scaled
 
 
 def placed(volume: Volume, preprocessing: str = PREPROCESSING) -> NDArray[np.float32]:
     """The volume's voxels where `network_input` puts them, their values as they are: for a mask of the same scan."""
-    return _cube(oriented(volume)[0]) if preprocessing == CUBE else _centred(_on_grid(*oriented(volume)))
+    if preprocessing == CUBE:
+        return _cube(oriented(volume)[0])
+    array = _centred(_on_grid(*oriented(volume)))
+    return _blocks(array) if preprocessing == BLOCKS else array
 
 
 def shown_slices(volume: Volume, preprocessing: str = PREPROCESSING) -> NDArray[np.intp]:
@@ -62,7 +68,8 @@ def shown_slices(volume: Volume, preprocessing: str = PREPROCESSING) -> NDArray[
     numbers = np.arange(len(volume.array))
     # The slices' own numbers, one more so that padding is none of them, take the way of their voxels.
     thin = np.broadcast_to(np.float32(numbers[:, None, None] + 1), (len(numbers), 2, 2))
-    places = placed(Volume(thin, volume.affine), preprocessing).max(axis=(1, 2)) - 1
+    grid = PREPROCESSING if preprocessing == BLOCKS else preprocessing  # whose slices are the same
+    places = placed(Volume(thin, volume.affine), grid).max(axis=(1, 2)) - 1
     there = np.flatnonzero(places > -1)
     distances = np.abs(numbers[:, None] - places[there])
     reach = max(1.0, float(np.abs(np.diff(places[there])).max(initial=0.0))) / 2
@@ -106,6 +113,13 @@ def _cube(array: NDArray[np.float32]) -> NDArray[np.float32]:
     zoom = [want / have for have, want in zip(array.shape, INPUT_SHAPES[CUBE], strict=True)]
     resized: NDArray[np.float32] = ndimage.zoom(array.astype(np.float32), zoom, order=1, mode="nearest", grid_mode=True)
     return resized
+
+
+def _blocks(array: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Means of the blocks of an array of INPUT_SHAPE: BLOCKS_SHAPE."""
+    slices, rows, columns = BLOCKS_SHAPE
+    means: NDArray[np.float32] = array.reshape(slices, rows, BLOCK[1], columns, BLOCK[2]).mean((2, 4))
+    return means
 
 
 def _centred(array: NDArray[np.float32]) -> NDArray[np.float32]:
