@@ -15,7 +15,9 @@ from qcnode.ensemble.blocks import LookingEncoder
 _FLOOR = 0.01  # added before a logarithm, in means of the foreground
 _CLIPS = (0.05, 0.15, 0.4)  # of a step of the logarithm
 _HEAD_FROM, _AIR_TO = 0.35, 0.2  # means of the foreground
+_PLANE = 400  # blocks, of the size that is 1
 _FEW = 8  # blocks; planes with fewer say less
+_LEAST_AIR = 16000  # pairs of neighbours, a tenth of the field of view's: fewer are the rim of a background set to zero
 PROFILES = (3, 2 * (len(_CLIPS) + 1), 40)
 
 
@@ -53,6 +55,7 @@ def plane_profiles(blocks: Tensor) -> Tensor:
 
     (slice, block row, block column) → PROFILES, which is (axis, channel, position). Four of the eight channels are the
     head's and four the air's: the mean step for each of _CLIPS, relative to it, and how much of the plane there is.
+    The air's are 0 where there is too little of it.
     """
     logarithm = torch.log(blocks + _FLOOR)
     head, air = blocks > _HEAD_FROM, (blocks > 0) & (blocks < _AIR_TO)
@@ -66,10 +69,14 @@ def plane_profiles(blocks: Tensor) -> Tensor:
             both = tissue.narrow(axis, 0, steps.shape[axis]) & tissue.narrow(axis, 1, steps.shape[axis])
             size = both.sum(plane)
             channels += [(steps.clamp(-c, c) * both).sum(plane) / (size + _FEW) / c for c in _CLIPS]
-            channels.append(size / 400)
+            channels.append(size / _PLANE)
         profile = torch.stack(channels)
         profiles.append(F.pad(profile, (0, longest - profile.shape[1])))
-    return torch.stack(profiles)
+    whole = torch.stack(profiles)
+    of_air = whole[:, len(_CLIPS) + 1 :]
+    if of_air[:, -1].sum() * _PLANE < _LEAST_AIR:
+        of_air.zero_()
+    return whole
 
 
 def _layer(before: int, after: int) -> list[nn.Module]:
