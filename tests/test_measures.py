@@ -25,7 +25,9 @@ def test_a_sidecar_is_read_and_what_is_left_of_the_contrast_is_reckoned(tmp_path
 
 def test_targets_are_in_units_and_unknown_where_nothing_was_measured() -> None:
     targets = targets_of([{"tilt_degrees": 25.0, "offset_mm": 900.0, "cut_share": 0.0}, {}], Artifact.POSITIONING)
-    assert targets[0].tolist() == [2.5, 6.0, 0.0]  # what is far beyond severe is no further
+    known = dict(zip(MEASURES[Artifact.POSITIONING], targets[0].tolist(), strict=True))
+    assert [known[key] for key in ("tilt_degrees", "offset_mm", "cut_share")] == [2.5, 6.0, 0.0]  # no further than 6
+    assert np.isnan(known["nod_degrees"])  # in no record of an earlier simulation
     assert np.isnan(targets[1]).all()
     assert targets_of([], Artifact.NOISE).shape == (0, 1)
 

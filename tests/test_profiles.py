@@ -40,3 +40,14 @@ def test_the_encoder_gives_the_features_that_it_states() -> None:
     encoder, channels = networks.encoder("plane-profiles", 4)
     assert channels == 48
     assert encoder.eval()(torch.rand(2, 1, 40, 144, 144)).shape == (2, channels)
+
+
+def test_the_rim_of_an_empty_background_says_nothing() -> None:
+    image = torch.zeros(40, 144, 144)
+    image[5:35, 22:122, 22:122] = 1.0  # the edge goes through blocks, which are half full
+    image[5:35, 22:24, 22:122] = 0.2
+    profiles = plane_profiles(image)
+    assert profiles[:, 3].any()
+    assert not profiles[:, 4:].any()
+    noisy = plane_profiles(image + 0.05 * torch.rand(image.shape, generator=torch.Generator().manual_seed(5)))
+    assert noisy[:, 7].any()
