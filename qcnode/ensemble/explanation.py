@@ -25,7 +25,7 @@ _WINDOW = 4  # slices that are graded together
 _BATCH = 5  # windows that a thread grades at a time
 _DEPTH = 24  # slices of the stack that a window is laid out to; a deep network needs that many
 _FAULT = -2.0  # of the margin; moderate or worse has a chance of one in eight
-_MOST = 0.65  # of the slices: a fault in more of them is the whole scan's
+_MOST = 0.58  # of the slices: a fault in more of them is the whole scan's
 
 Each = Callable[[Callable[[list[int]], list[float]], Iterable[list[int]]], Iterable[list[float]]]
 
