@@ -10,22 +10,19 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
 from qcnode.artifacts import Artifact
 from qcnode.errors import ConfigError, QcnodeError
 from qcnode.imaging.preprocess import PREPROCESSING
-from train.comparisons import Scale
+from train import studies
+from train.given import SPLIT, Cache, Data, inputs_of, read_split, test_inputs
 from train.progress import progress
 
-if TYPE_CHECKING:
-    from train.config import FitConfig
-    from train.dataset import Inputs
-
 app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False, help=__doc__)
-SPLIT = "split.json"
+app.add_typer(studies.app)
 
 
 class Simulation(StrEnum):
@@ -33,10 +30,6 @@ class Simulation(StrEnum):
 
     CONTRACT = "contract"  # physically, from brains; every label measured (docs/severity.md)
     PAPER = "paper"  # TorchIO's transforms on rated scans, as Sundaresan and BRIQA
-
-
-Data = Annotated[Path, typer.Option(help="A folder in the LISA layout: images and labels.csv.")]
-Cache = Annotated[Path | None, typer.Option(help="Where network inputs are kept; default DATA/.inputs.")]
 
 
 @app.callback()
@@ -145,14 +138,14 @@ def fit(
         require_board()
     out.mkdir(parents=True, exist_ok=True)
     if folds is None:
-        known = _read_split(start) if start else None
+        known = read_split(start) if start else None
         part_of = split_subjects(subject_kinds(data, scans), settings.seed, known)
         refuse_absent(scans, part_of, artifacts)
         with ranks.first_one_first():
             if ranks.is_first():
                 typer.echo(counts_table(scans, part_of))
                 (out / SPLIT).write_text(json.dumps(part_of, indent=1, sort_keys=True) + "\n")
-            everything = _inputs(data, cache, part_of, [TRAIN, VALIDATION], settings.preprocessing, tasks_of=settings)
+            everything = inputs_of(data, cache, part_of, [TRAIN, VALIDATION], settings.preprocessing, tasks_of=settings)
         if settings.model == "forest":
             training, validation = (
                 everything.of(subjects_of(part_of, TRAIN)),
@@ -170,8 +163,8 @@ def fit(
         raise ConfigError("--folds trains in one process; start it without torchrun, or leave --folds out.")
     else:
         typer.echo(counts_table(scans, {}))
-        everything = _inputs(data, cache, None, [], settings.preprocessing, tasks_of=settings)
-        plain = _inputs(data, cache, None, [])
+        everything = inputs_of(data, cache, None, [], settings.preprocessing, tasks_of=settings)
+        plain = inputs_of(data, cache, None, [])
         results = cross_validated(
             settings, artifacts, everything, out, count=folds, repeats=repeats, plain=plain, init=init
         )
@@ -235,12 +228,12 @@ def evaluate(
     if forest and (weights or not runs):
         raise ConfigError("--forest learns from the training subjects of a run: name it with --runs, and no --weights.")
     if forest and runs:
-        test = _test_inputs(data, cache, runs, PREPROCESSING)
-        training = _inputs(data, cache, _read_split(runs), [TRAIN, VALIDATION])
+        test = test_inputs(data, cache, runs, PREPROCESSING)
+        training = inputs_of(data, cache, read_split(runs), [TRAIN, VALIDATION])
         found = forest_graded(measured(training) | measured(test), list(Artifact), training, test, seed=1)
     else:
         ensemble = Ensemble.load(weights)
-        found = graded(ensemble, _test_inputs(data, cache, runs, ensemble.preprocessing))
+        found = graded(ensemble, test_inputs(data, cache, runs, ensemble.preprocessing))
     typer.echo(json.dumps(record(found), indent=2) if as_json else table({a: figures(g) for a, g in found.items()}))
 
 
@@ -268,125 +261,12 @@ def export(
         contrasts=contrast or ["T2w"],
         created=datetime.now(UTC).replace(microsecond=0),
     )
-    validation = _inputs(data, cache, _read_split(runs), [VALIDATION], manifest.preprocessing, copies=False)
+    validation = inputs_of(data, cache, read_split(runs), [VALIDATION], manifest.preprocessing, copies=False)
     manifest = calibrated(manifest, Ensemble.load(out), validation, out)
-    test = _test_inputs(data, cache, runs, manifest.preprocessing)
+    test = test_inputs(data, cache, runs, manifest.preprocessing)
     found = {a: figures(its) for a, its in graded(Ensemble.load(out), test).items()}
     add_figures(manifest, found, out)
     typer.echo(table(found))
-
-
-@app.command()
-def tables(
-    data: Data,
-    out: Annotated[Path, typer.Option(help="The folder of runs, tables, figures and report.md.")],
-    scale: Annotated[Scale, typer.Option(help="small: hours on two cores; paper: days on a GPU.")] = Scale.SMALL,
-    artifact: Annotated[list[Artifact] | None, typer.Option(help="Only these.")] = None,
-    folds: Annotated[int, typer.Option(help="Of the cross-validation, by patient.")] = 3,
-    repeats: Annotated[int, typer.Option(help="Cross-validate so many times, each with other folds.")] = 1,
-    effect_repeats: Annotated[
-        int,
-        typer.Option(help="Of the four rows that tell reweighting and rotating batches apart; the least is --repeats."),
-    ] = 3,
-    epochs: Annotated[int | None, typer.Option(help="Of every run; default the scale's own.")] = None,
-    workers: Annotated[int, typer.Option(help="Runs at a time on this machine, a thread each.")] = 2,
-    scheduler: Annotated[
-        str | None, typer.Option(help="A Dask cluster's scheduler, tcp://…, whose machines see the same folders.")
-    ] = None,
-    cache: Cache = None,
-) -> None:
-    """Compare encoders, configurations and baselines, as the paper does; what is finished is not run again."""
-    from train.jobs import Study
-    from train.study import compare
-
-    out.mkdir(parents=True, exist_ok=True)
-    study = Study(data.resolve(), (cache or data / ".inputs").resolve(), out.resolve(), folds, repeats)
-    report = compare(
-        study,
-        scale,
-        artifact or list(Artifact),
-        epochs=epochs,
-        effect_repeats=effect_repeats,
-        workers=workers,
-        scheduler=scheduler,
-    )
-    typer.echo(report.read_text())
-
-
-@app.command()
-def curve(
-    data: Data,
-    out: Annotated[Path, typer.Option(help="The folder of runs, curve.csv and curve.svg.")],
-    init: Annotated[Path, typer.Option(help="The weights folder whose members to go on from.")],
-    config: Annotated[
-        Path, typer.Option(help="A TOML file, or a preset's name: how to train, with the weights' encoders.")
-    ] = Path("shipped"),
-    artifact: Annotated[list[Artifact] | None, typer.Option(help="Only these.")] = None,
-    runs: Annotated[Path | None, typer.Option(help="The run whose split to use; default the configuration's.")] = None,
-    share: Annotated[list[float] | None, typer.Option(help="Of the training patients; default .1 .25 .5 1.")] = None,
-    seeds: Annotated[int, typer.Option(help="How many times, each with other patients in the smaller shares.")] = 1,
-    epochs: Annotated[int | None, typer.Option(help="Of every run; default the configuration's.")] = None,
-    cache: Cache = None,
-) -> None:
-    """Macro F1 against the number of labelled patients, from scratch and from weights; interrupted, it goes on.
-
-    Nobody in DATA should be a patient on whom the weights were trained.
-    """
-    from train.config import read_config
-    from train.dataset import read_scans, subject_kinds
-    from train.few_labels import few_labels
-    from train.split import SHARES, split_subjects
-
-    settings = read_config(config, epochs=epochs)
-    drawn = split_subjects(subject_kinds(data, read_scans(data)), settings.seed)
-    part_of = _read_split(runs) if runs else drawn
-    everything = _inputs(data, cache, part_of, [*SHARES], settings.preprocessing, tasks_of=settings)
-    shares, artifacts = share or [0.1, 0.25, 0.5, 1.0], artifact or list(Artifact)
-    typer.echo(few_labels(settings, artifacts, everything, part_of, init, out, shares=shares, seeds=seeds))
-
-
-def _test_inputs(data: Path, cache: Path | None, runs: Path | None, preprocessing: str) -> Inputs:
-    from train.split import TEST
-
-    if runs is None:
-        return _inputs(data, cache, None, [], preprocessing)
-    found = _inputs(data, cache, _read_split(runs), [TEST], preprocessing, copies=False)
-    if not found.scans:
-        raise ConfigError(
-            f"No scan in {data} is of a test subject of {runs}; name the data that the run was made from."
-        )
-    return found
-
-
-def _inputs(
-    data: Path,
-    cache: Path | None,
-    part_of: dict[str, str] | None,
-    parts: list[str],
-    preprocessing: str = PREPROCESSING,
-    *,
-    copies: bool = True,
-    tasks_of: FitConfig | None = None,
-) -> Inputs:
-    """The network inputs of the subjects in these parts (of everybody where there is no split)."""
-    from train.dataset import cached_input, cached_masks, inputs, read_scans
-    from train.measures import measures_of
-
-    scans = [scan for scan in read_scans(data) if part_of is None or part_of.get(scan.subject) in parts]
-    scans = [scan for scan in scans if copies or not scan.is_copy]
-    folder = cache or data / ".inputs"
-    images = [cached_input(scan, folder, preprocessing) for scan in progress(scans, "read")]
-    masks = cached_masks(scans, folder, tasks_of) if tasks_of else ()
-    measured = [measures_of(scan.record_path) for scan in scans] if tasks_of else ()
-    return inputs(scans, images, masks, measured)
-
-
-def _read_split(runs: Path) -> dict[str, str]:
-    try:
-        split: dict[str, str] = json.loads((runs / SPLIT).read_text())
-        return split
-    except OSError as error:
-        raise ConfigError(f"{runs / SPLIT} cannot be read ({error.strerror}); name a run's folder.") from error
 
 
 def main(argv: list[str] | None = None, run: Callable[..., object] = app) -> int:
