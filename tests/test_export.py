@@ -9,12 +9,14 @@ import json
 import stat
 import sys
 from collections.abc import Iterator
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 
 import nibabel
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from pydicom import Dataset, dcmread
 
 from qcnode import cli
@@ -143,6 +145,31 @@ def test_nothing_of_the_patient_is_in_any_byte(
     assert b"mira" in everything, "the people who graded are named"
     assert b"FACES ARE NOT REMOVED" in (out / "README.txt").read_bytes()
     assert json.loads((out / "export.json").read_text())["faces"] == "not removed"
+
+
+def test_dates_are_shifted_by_as_many_days_for_all_of_a_patient_s(
+    store: Store, settings: Settings, heads: dict[Plane, Volume], tmp_path: Path
+) -> None:
+    days = {1: "20250817", 2: "20250901", 3: "", 4: "00010101"}
+    for number, day in days.items():
+        patient = {"PatientID": "PID-77-QUOKKA"} if number < 3 else {"PatientID": f"PID-{number}"}
+        dataset = planted(heads[Plane.AXIAL], number, StudyDate=day, **patient)
+        graded(store, arrived(store, settings, dataset), Plane.AXIAL)
+    export(settings, tmp_path / "out", Only.ALL)
+    records = [json.loads(path.read_text()) for path in (tmp_path / "out" / "ratings").iterdir()]
+    shifted = sorted(date.fromisoformat(record["shifted_date"]) for record in records if record["shifted_date"])
+    assert [record["shifted_date"] for record in records].count(None) == 2, "without a date, or none that can be"
+    first, second = shifted
+    assert second - first == date(2025, 9, 1) - date(2025, 8, 17)
+    assert timedelta(days=1) <= date(2025, 8, 17) - first <= timedelta(days=3650)
+
+
+@given(st.text(max_size=9), st.dates(date(1980, 1, 1)))
+def test_another_patient_s_days_are_shifted_otherwise(identity: str, day: date) -> None:
+    names = Pseudonyms(b"k" * 32)
+    assert day - timedelta(days=3650) <= names.day(identity, day) < day
+    assert names.day(identity, day) == Pseudonyms(b"k" * 32).day(identity, day)
+    assert len({names.day(f"{identity}{number}", day) for number in range(9)}) > 1
 
 
 def test_a_nifti_holds_voxels_and_their_place_alone(heads: dict[Plane, Volume], tmp_path: Path) -> None:

@@ -53,7 +53,8 @@ export.json     how this was made.
 
 What was taken out: everything of the DICOM header but the place of the voxels. Patients, studies, series and scanners
 have other names, made with a key that only the node has; the same patient has the same one in each of its exports.
-There are no dates. The people who graded are named by their user names.
+Dates are shifted into the past, by as many days for all scans of a patient, which only the key tells; there is no time
+of day. The people who graded are named by their user names.
 """
 
 
@@ -146,8 +147,8 @@ def _check(folder: Path, only: str, key: str) -> None:
             "only": only,
             "key": key,
             "faces": "not removed",
-            "dates": "left out",
             "uids": "replaced, by HMAC-SHA256 with the key of the node",
+            "dates": "shifted into the past, all of a patient's by as many days, by the same",
             "patients": "replaced, by HMAC-SHA256 with the key of the node",
             "raters": "user names, as they are",
         }

@@ -7,6 +7,7 @@ import hmac
 import os
 import secrets
 import tempfile
+from datetime import date, timedelta
 from pathlib import Path
 
 from qcnode.errors import ConfigError, PermanentError
@@ -14,6 +15,7 @@ from qcnode.intake.disk import sync_folder
 
 KEY_FILE = "export.key"  # in the state folder; whoever has it can tell whether a patient they know is in an export
 _KEY_BYTES = 32
+_MOST_DAYS = 3650  # that a date is shifted by
 
 
 class Pseudonyms:
@@ -46,6 +48,13 @@ class Pseudonyms:
     def subject(self, identity: str) -> str:
         """The patient's other name, as the LISA layout wants it: letters, then a number."""
         return f"QCNODE_{int.from_bytes(self._digest('subject', identity)[:16]) % 10**12:012d}"
+
+    def day(self, identity: str, day: date) -> date:
+        """An earlier day, by as many days for all of a patient's, so that what lies between them stays true.
+
+        PS3.15 Section E.3.6, Retain Longitudinal Temporal Information With Modified Dates.
+        """
+        return day - timedelta(days=1 + int.from_bytes(self._digest("day", identity)[:16]) % _MOST_DAYS)
 
     def scan(self, series_uid: str, images: int) -> str:
         """What the file name calls a scan."""

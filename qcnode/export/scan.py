@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import warnings
 from dataclasses import dataclass
+from datetime import date
 from io import BytesIO
 
 import nibabel
@@ -15,6 +16,8 @@ from qcnode.config import Eligibility
 from qcnode.errors import Excluded
 from qcnode.imaging.eligibility import contrast
 from qcnode.imaging.volume import Volume, volume_from_instances
+
+_FIRST_YEAR = 1980
 
 
 @dataclass(frozen=True)
@@ -29,6 +32,7 @@ class Opened:
     identity: str
     by_patient: bool  # whether the identity is a patient's, and not only a study's
     contrast: str | None
+    day: date | None  # of the study; None where the images do not say it
 
 
 def opened(instances: list[bytes], study_uid: str | None, rules: Eligibility) -> Opened:
@@ -39,9 +43,9 @@ def opened(instances: list[bytes], study_uid: str | None, rules: Eligibility) ->
         if any(_text(header, "BurnedInAnnotation").upper() == "YES" for header in headers):
             raise Excluded("The images say that writing is burned into them.")
         patient = next((text for header in headers if (text := _text(header, "PatientID"))), "").casefold()
-        found = contrast(headers[0], rules)
+        found, day = contrast(headers[0], rules), _day(_text(headers[0], "StudyDate"))
     identity = f"patient {patient}" if patient else f"study {study_uid or ''}"
-    return Opened(volume_from_instances(instances), identity, bool(patient), found)
+    return Opened(volume_from_instances(instances), identity, bool(patient), found, day)
 
 
 def nifti(volume: Volume) -> bytes:
@@ -55,6 +59,15 @@ def nifti(volume: Volume) -> bytes:
     image = nibabel.Nifti1Image(voxels, volume.affine[:, [2, 1, 0, 3]])
     image.header.set_xyzt_units("mm")
     return gzip.compress(image.to_bytes(), compresslevel=6, mtime=0)
+
+
+def _day(text: str) -> date | None:
+    """A DA value (PS3.5 Section 6.2); None for what is none, or before there were such images."""
+    try:
+        day = date.fromisoformat(text)
+    except ValueError:
+        return None
+    return day if day.year >= _FIRST_YEAR else None
 
 
 def _text(header: Dataset, keyword: str) -> str:

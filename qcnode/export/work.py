@@ -104,6 +104,7 @@ def _add(scan: Rated, settings: Settings, folder: Path, names: Pseudonyms, misse
         "scanner": names.scanner(scan.calling_ae),
         "plane": scan.plane.value,
         "contrast": seen.contrast,
+        "shifted_date": names.day(seen.identity, seen.day).isoformat() if seen.day else None,
         **_said(scan),
     }
     write_record(folder, record)
