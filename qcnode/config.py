@@ -40,7 +40,7 @@ def _zone(value: str) -> str:
     try:
         return ZoneInfo(value).key
     except (ZoneInfoNotFoundError, ValueError, OSError) as error:
-        raise ValueError('not a zone of the tz database, such as "Africa/Nairobi"') from error
+        raise ValueError('this is not a zone of the tz database; give one, such as "Africa/Nairobi"') from error
 
 
 AETitle = Annotated[str, AfterValidator(_ae_title)]
