@@ -1,10 +1,11 @@
 """How long after the last byte is the verdict known? A Swoop series to a warm node, one after the other.
 
-python benchmarks/latency.py [--series 20] [--load 4]
+python benchmarks/latency.py [--series 20] [--load 4] [--moved]
 
 From the last byte sent to (a) the verdict in the ledger, (b) the report accepted by the archive, (c) the alert posted,
 and what each stage takes of (b). --load: as many other senders (DCMTK's storescu) store slices of another modality all
-the while, as fast as the node takes them.
+the while, as fast as the node takes them. --moved: of scans with severe motion, whose slices are looked for, and whose
+report names them; else of clean ones.
 """
 
 from __future__ import annotations
@@ -53,9 +54,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--series", type=int, default=20)
     parser.add_argument("--load", type=int, default=0, help="other senders")
+    parser.add_argument("--moved", action="store_true", help="scans with severe motion")
     arguments = parser.parse_args()
     print(described())
-    head = phantom.head(np.random.default_rng(1), Plane.AXIAL)
+    head = (phantom.moved_head if arguments.moved else phantom.head)(np.random.default_rng(1), Plane.AXIAL)
     seen = Seen()
     with tempfile.TemporaryDirectory(prefix="qcnode-latency-") as folder, ExitStack() as running:
         archive = running.enter_context(_archive(seen))
@@ -69,7 +71,8 @@ def main() -> None:
         measured = [_one(node, seen, head, number) for number in range(arguments.series + WARM_UP)][WARM_UP:]
         stored = sum(1 for _ in (node.state / "spool").glob("*/*.dcm")) - arguments.series - WARM_UP
         lasted = time.monotonic() - load
-    print(f"{arguments.series} Swoop series, warm" + (f", beside {arguments.load} senders" if arguments.load else ""))
+    kind, beside = "moved" if arguments.moved else "clean", f", beside {arguments.load} senders"
+    print(f"{arguments.series} Swoop series, {kind}, warm" + (beside if arguments.load else ""))
     if arguments.load:
         print(f"the other senders stored {stored / lasted:.0f} instances/s")
     _print(measured)
@@ -87,6 +90,7 @@ def _print(measured: list[Times]) -> None:
         ("  claimed", "ready", "assessing"),
         ("  volume", "0", "volume"),
         ("  network input and seven networks", "0", "grading"),
+        ("  slices that carry a grade", "0", "slices"),
         ("  preview", "0", "preview"),
         ("  documents, their files, one transaction", "0", "documents"),
         ("  delivered", "assessed", "b"),
