@@ -63,6 +63,15 @@ def test_blocks_are_the_means_of_the_finer_scans_voxels(scan: CleanScan, levels:
     assert made[air].mean() == pytest.approx(seen[air].mean(), abs=0.03)
 
 
+@pytest.mark.parametrize("plane", Plane)
+def test_a_render_lies_as_the_network_input_of_its_plane(scan: CleanScan, plane: Plane) -> None:
+    its = clean_scan(scan.head, plane, np.random.default_rng(2))
+    fine = network_input(apply(its, drawn(5)).volume)
+    seen = blocks_of(torch.from_numpy(fine)[None, None])[0].numpy()
+    made = rendered(its, drawn(5), np.random.default_rng(1)).blocks.astype(np.float32)
+    assert np.corrcoef(made.ravel(), seen.ravel())[0, 1] > 0.97
+
+
 def test_the_labels_are_those_that_were_drawn_and_true_as_measured(scan: CleanScan) -> None:
     its = drawn(8, Positioning=Severity.SEVERE, Distortion=Severity.MODERATE)
     made = rendered(scan, its, np.random.default_rng(1))

@@ -24,7 +24,8 @@ from numpy.typing import NDArray
 
 from qcnode.artifacts import Artifact, Plane, Severity
 from qcnode.errors import ConfigError
-from qcnode.imaging.preprocess import BLOCK, INPUT_SHAPE, INTENSITY_RANGE, foreground_mean
+from qcnode.imaging.preprocess import BLOCK, INPUT_SHAPE, INTENSITY_RANGE, foreground_mean, oriented
+from qcnode.imaging.volume import Volume
 from train import acquire
 from train.brains import Source, anatomy, phantoms, sources
 from train.contrasts import WEIGHTING_SHARES, WEIGHTINGS, Head, head
@@ -167,8 +168,9 @@ def rendered(scan: CleanScan, drawn: Draw, generator: np.random.Generator) -> _R
     spread = gain / np.sqrt(np.prod(BLOCK)) * np.where(values < 2 * gain, 0.65, 1.0)
     noisy = values + spread * generator.standard_normal(values.shape)
     measured["contrast_seen"] = abs(measured["clean_contrast"]) * measured["contrast_left"] / _CONTRAST_LEFT
+    lying, _ = oriented(Volume(noisy.astype(np.float32), coarse.grid.affine))
     return _Render(
-        np.clip(noisy, *INTENSITY_RANGE).astype(np.float16),
+        np.clip(lying, *INTENSITY_RANGE).astype(np.float16),
         [int(labels[artifact]) for artifact in Artifact],
         scan.grid.plane,
         {key: float(measured[key]) for keys in MEASURES.values() for key in keys},
