@@ -236,7 +236,7 @@ def _stage(
 
     one-cycle warms up first (arXiv 1708.07120); cosine does not (arXiv 1608.03983, without restarts).
     """
-    optimizer = torch.optim.AdamW(model.parameters(), learning_rate, weight_decay=config.weight_decay)
+    optimizer = torch.optim.AdamW(model.parameters(), learning_rate, weight_decay=config.weight_decay, fused=True)
     schedule: torch.optim.lr_scheduler.LRScheduler
     if config.schedule == "cosine":
         schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, max(steps, 1))

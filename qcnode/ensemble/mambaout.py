@@ -63,7 +63,7 @@ class MambaOut(nn.Module):
         stages: list[nn.Module] = []
         for stage, (channels, count) in enumerate(zip(widths, blocks, strict=True)):
             if stage:
-                stages.append(_Down(widths[stage - 1], channels))
+                stages.append(Halved(widths[stage - 1], channels))
             stages += [GatedBlock(channels) for _ in range(count)]
         self.stages = nn.Sequential(*stages)
 
@@ -71,18 +71,6 @@ class MambaOut(nn.Module):
         slices = images[:, 0].flatten(0, 1)[..., None]  # (batch × slice, row, column, 1)
         maps: Tensor = self.stages(self.stem(slices))
         return maps.view(*images.shape[:1], -1, *maps.shape[1:])
-
-
-class _Down(nn.Module):
-    """Between stages: half the rows and columns, more channels; without a norm."""
-
-    def __init__(self, before: int, after: int) -> None:
-        super().__init__()
-        self.convolution = nn.Conv2d(before, after, 3, 2, 1)
-
-    def forward(self, maps: Tensor) -> Tensor:
-        halved: Tensor = self.convolution(maps.permute(0, 3, 1, 2)).permute(0, 2, 3, 1)
-        return halved
 
 
 class Pooled(nn.Module):
