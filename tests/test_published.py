@@ -100,9 +100,13 @@ def test_zhus_decoder_has_three_fixed_queries_of_768_and_2048_between() -> None:
     with torch.device("meta"):
         encoder, features = networks.encoder("mlmambaout_small", 96)
     assert isinstance(encoder, Queried)
-    assert (features, tuple(encoder.queries.shape), encoder.attention.num_heads) == (3 * 768, (3, 768), 8)
-    assert encoder.mixed[0].out_features == 2048
-    assert "queries" not in dict(encoder.named_parameters())
+    assert (features, tuple(encoder.decoder.queries.shape), encoder.decoder.attention.num_heads) == (
+        3 * 768,
+        (3, 768),
+        8,
+    )
+    assert encoder.decoder.mixed[0].out_features == 2048
+    assert "queries" not in dict(encoder.decoder.named_parameters())
 
 
 def test_mednext_is_the_looking_half_of_the_network_of_5_6_million() -> None:
