@@ -5,7 +5,8 @@ python benchmarks/training.py [--encoder compact-resnet] [--width 16] [--batches
 Samples a second of (a) the naive form: every scan of a batch is drawn anew while the network waits, and each severity's
 gradient norm takes a backward pass of its own; (b) the network alone: forward and backward of one batch that is there
 already; and the loop as `python -m train fit` runs it: batches made in a thread ahead, norms in closed form, optimizer
-and schedule. All three on the same machine, in turns, on Banding's member in batches of eight.
+and schedule. All three on the same machine, in turns, on Banding's member in batches of eight. On a CPU also what of
+a core each takes, which others on the machine change less; with OMP_NUM_THREADS=1 no thread's waiting counts in it.
 
 Last, what reweighting itself costs: one batch's severity loss and its way back to the features, with and without it, in
 turns, as a share of (b)'s step.
@@ -20,6 +21,7 @@ import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -44,6 +46,22 @@ from train.variation import varied
 
 ARTIFACT = Artifact.BANDING
 
+
+class Taken(NamedTuple):
+    """By the clock, and of all cores together."""
+
+    seconds: float
+    of_a_core: float
+
+
+def _now() -> Taken:
+    return Taken(time.perf_counter(), time.process_time())
+
+
+def _since(started: Taken) -> Taken:
+    return Taken(*(now - then for now, then in zip(_now(), started, strict=True)))
+
+
 CLASSES = len(Severity)
 
 
@@ -60,20 +78,27 @@ def main() -> None:
     config = FitConfig(encoder=arguments.encoder, width=arguments.width, redraw=arguments.redraw)
     size = 4 * config.blocks
     data = _scans(arguments.batches * config.blocks)
-    forms: dict[str, Callable[[], float]] = {
+    forms: dict[str, Callable[[], Taken]] = {
         "(a) naive": lambda: _naive(config, data, arguments.batches, size),
         "(b) forward + backward alone": lambda: _alone(config, data, arguments.batches, size),
         "the loop": lambda: _loop(config, data),
     }
-    seconds: dict[str, list[float]] = {name: [] for name in forms}
+    turns: dict[str, list[Taken]] = {name: [] for name in forms}
     for _ in range(arguments.turns):
         for name, measure in forms.items():
-            seconds[name].append(measure())
-    rates = {name: arguments.batches * size / statistics.median(taken) for name, taken in seconds.items()}
-    for name, rate in rates.items():
-        print(f"{name:30} {rate:8.1f} samples/s   (turns: {' '.join(f'{s:.2f}' for s in seconds[name])} s)")
+            turns[name].append(measure())
+    samples = arguments.batches * size
+    rates, of_a_core = {}, {}
+    for name, its in turns.items():
+        rates[name] = samples / statistics.median(taken.seconds for taken in its)
+        of_a_core[name] = 1000 * statistics.median(taken.of_a_core for taken in its) / samples
+        told = " ".join(f"{taken.seconds:.2f}" for taken in its)
+        print(f"{name:30} {rates[name]:8.1f} samples/s {of_a_core[name]:8.2f} ms of a core   (turns: {told} s)")
     naive, alone, loop = rates.values()
+    _, alone_ms, loop_ms = of_a_core.values()
     print(f"the loop / (b): {loop / alone:.3f}   the loop / (a): {loop / naive:.2f}")
+    if device().type == "cpu":
+        print(f"of a core, (b) / the loop: {alone_ms / loop_ms:.3f}   beside (b): {loop_ms - alone_ms:.2f} ms a sample")
     plain, reweighted = _losses(config, size)
     more, step = reweighted - plain, size / alone
     print(f"reweighting: {1e6 * more:.0f} µs a step, {more / step:.2%} of (b)")
@@ -91,29 +116,30 @@ def _scans(moderate: int) -> Inputs:
     return Inputs(scans, [head] * len(labels), columns, np.zeros(len(labels), np.int64))
 
 
-def _loop(config: FitConfig, data: Inputs) -> float:
-    """Seconds of one epoch: what a fit of two epochs takes longer than one of one, validation of one scan included."""
+def _loop(config: FitConfig, data: Inputs) -> Taken:
+    """One epoch: what a fit of two epochs takes longer than one of one, validation of one scan included."""
     taken = []
     validation = data.of([data.scans[0].subject])
     for epochs in (1, 2):
         with tempfile.TemporaryDirectory() as out:
             its = config.model_copy(update={"epochs": epochs})
-            started = time.perf_counter()
+            started = _now()
             fit_member(its, ARTIFACT, new_member(its), data, validation, Path(out))
-            taken.append(time.perf_counter() - started)
-    return taken[1] - taken[0]
+            taken.append(_since(started))
+    one, two = taken
+    return Taken(two.seconds - one.seconds, two.of_a_core - one.of_a_core)
 
 
-def _alone(config: FitConfig, data: Inputs, batches: int, size: int) -> float:
+def _alone(config: FitConfig, data: Inputs, batches: int, size: int) -> Taken:
     member, images = _member(config), on_device(np.stack(data.images[:size]).astype(np.float32))
     severity, plane = (torch.arange(size, device=device()) % CLASSES for _ in range(2))
-    started = time.perf_counter()
+    started = _now()
     for _ in range(batches):
         member.zero_grad()
         with torch.autocast(device().type, torch.bfloat16, enabled=config.bf16):
             output = member(images)
         _backward(F.cross_entropy(output.severity, severity) + F.cross_entropy(output.plane, plane))
-    return time.perf_counter() - started
+    return _since(started)
 
 
 def _losses(config: FitConfig, size: int, times: int = 2000) -> tuple[float, float]:
@@ -136,13 +162,13 @@ def _losses(config: FitConfig, size: int, times: int = 2000) -> tuple[float, flo
     return statistics.median(taken[False]), statistics.median(taken[True])
 
 
-def _naive(config: FitConfig, data: Inputs, batches: int, size: int) -> float:
+def _naive(config: FitConfig, data: Inputs, batches: int, size: int) -> Taken:
     """The paper's equations word for word: a batch is drawn, then each severity's loss goes backward by itself."""
     member, generator = _member(config), np.random.default_rng(0)
     optimizer = torch.optim.AdamW(member.parameters(), config.learning_rate)
     head = list(member.severity.parameters())
     target = torch.tensor([0, 0, 1, 2], device=device()).repeat(size // 4)
-    started = time.perf_counter()
+    started = _now()
     for _ in range(batches):
         images = []
         for severity in target.tolist():
@@ -164,7 +190,7 @@ def _naive(config: FitConfig, data: Inputs, batches: int, size: int) -> float:
         total = weighted + F.cross_entropy(output.plane, torch.zeros_like(target))
         _backward(total)
         optimizer.step()
-    return time.perf_counter() - started
+    return _since(started)
 
 
 def _member(config: FitConfig) -> Member:

@@ -2,9 +2,11 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from scipy import ndimage
 
 from qcnode.artifacts import Artifact, Severity
 from qcnode.imaging.preprocess import INPUT_SHAPE
+from train import physics, redraw
 from train.redraw import REDRAWN, can_be_redrawn, redrawn
 from train.severity import BAND_DEPTH, DISPLACEMENT_MM, SHADING_RATIO
 
@@ -69,8 +71,6 @@ def test_a_distortion_moves_voxels_as_far_as_its_severity_says() -> None:
 
 def sampled(coordinate: np.ndarray, severity: Severity) -> np.ndarray:
     """The coordinate image through the distortion that IMAGE's head and this seed draw."""
-    from train import redraw
-
     generator = np.random.default_rng(11)
     drawn = redraw.draw(generator, dict.fromkeys(Artifact, Severity.NONE) | {Artifact.DISTORTION: severity})
     return redraw._distorted(np.asarray(coordinate, np.float32), drawn, HEAD, generator)
@@ -95,3 +95,34 @@ def test_an_artifact_is_added_only_where_the_other_labels_stay_true() -> None:
     assert not can_be_redrawn(Artifact.DISTORTION, clean | {Artifact.NOISE: Severity.MODERATE})
     assert not can_be_redrawn(Artifact.CONTRAST, clean | {Artifact.ZIPPER: Severity.SEVERE})
     assert can_be_redrawn(Artifact.BANDING, clean | {Artifact.NOISE: Severity.SEVERE})
+
+
+def test_half_precision_is_redrawn_as_the_same_values_in_float32() -> None:
+    half = IMAGE.astype(np.float16)
+    for artifact in REDRAWN:
+        one, other = (
+            redrawn(its, artifact, Severity.SEVERE, np.random.default_rng(2)) for its in (half, half.astype(np.float32))
+        )
+        np.testing.assert_array_equal(one, other)
+
+
+def test_the_head_is_what_the_nearest_of_every_second_slice_and_fourth_pixel_says() -> None:
+    expected = ndimage.zoom(IMAGE[::2, ::4, ::4] > 0.5, (2, 4, 4), order=0)
+    np.testing.assert_array_equal(redraw._head(IMAGE), expected)
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_looked_up_bands_are_the_bands_themselves(seed: int) -> None:
+    severity, generator = Severity(seed % 3), np.random.default_rng(seed)
+    levels = dict.fromkeys(Artifact, Severity.NONE) | {Artifact.BANDING: severity}
+    drawn = redraw.draw(generator, levels)
+    head = redraw._head(IMAGE)
+    field = redraw._banding(drawn, severity, head, np.random.default_rng(0))
+
+    axes = np.meshgrid(*(np.linspace(-0.5, 0.5, n) for n in IMAGE.shape), indexing="ij")
+    along = sum(axis * d for axis, d in zip(axes, drawn.band_direction, strict=True)) + 0.5
+    profile = physics.bands(along.astype(np.float32), drawn.bands, drawn.band_flat)
+    depth = np.random.default_rng(0).uniform(BAND_DEPTH[severity].low, BAND_DEPTH[severity].high)
+    sign = np.sign(sum(drawn.band_direction))
+    expected = 1 + sign * depth / max(profile[head > 0].max(), 0.5) * profile
+    np.testing.assert_allclose(field, expected, atol=5e-4)  # half precision's own step at 1

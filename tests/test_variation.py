@@ -8,7 +8,7 @@ from scipy import ndimage
 
 from qcnode.artifacts import Artifact
 from train.config import FitConfig
-from train.variation import Image, varied
+from train.variation import Image, Variation, drawn, varied
 
 ALL = frozenset(Artifact)
 
@@ -46,3 +46,31 @@ def test_full_variation_keeps_the_voxels_values_where_an_artifact_is_a_matter_of
     for seed in range(5):
         one = varied(padded, frozenset({Artifact.NOISE}), config, np.random.default_rng(seed))
         np.testing.assert_array_equal(np.sort(one, axis=None), np.sort(padded, axis=None))
+
+
+@pytest.mark.parametrize("kind", [np.float16, np.float32])
+def test_a_variation_is_its_steps_one_after_the_other(image: Image, kind: type) -> None:
+    config, source = FitConfig(), (image - image.min()).astype(kind)
+    for seed, artifacts in enumerate([ALL, frozenset({Artifact.NOISE}), frozenset({Artifact.POSITIONING})] * 4):
+        variation = drawn(artifacts, config, np.random.default_rng(seed))
+        expected = np.flip(source.astype(np.float32), variation.mirrored)
+        if variation.transposed:
+            expected = expected.swapaxes(1, 2)
+        expected = (expected * np.float32(variation.scale)) ** np.float32(variation.exponent)
+        assert variation.shift_voxels is not None
+        for axis, voxels in enumerate(variation.shift_voxels):
+            expected = np.roll(expected, voxels, axis)
+            gone = slice(0, voxels) if voxels >= 0 else slice(voxels, None)
+            expected[tuple(gone if a == axis else slice(None) for a in range(3))] = 0
+        np.testing.assert_array_equal(variation.of(source), expected)
+
+
+def test_a_turn_and_a_shift_of_a_half_precision_scan_are_those_of_the_widened_one(image: Image) -> None:
+    variation = Variation(mirrored=(1,), scale=1.1, exponent=0.9, turn=(0.2, 1.05), shift_voxels=(1, -3, 4))
+    half = (image - image.min()).astype(np.float16)
+    one = variation.of(half)
+    np.testing.assert_array_equal(one, variation.of(half.astype(np.float32)))
+    assert not one[0].any()
+    assert not one[:, -3:].any()
+    turned = Variation(mirrored=(1,), scale=1.1, exponent=0.9, turn=(0.2, 1.05)).of(half)
+    np.testing.assert_array_equal(one[1:, :-3, 4:], turned[:-1, 3:, :-4])

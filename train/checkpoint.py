@@ -67,6 +67,10 @@ class Stage:
             index, _, quantity = name.partition(".")
             state.setdefault(int(index), {})[quantity] = tensor
         self.optimizer.load_state_dict({"state": state, "param_groups": told["param_groups"]})
+        for weight, its in self.optimizer.state.items():
+            for name, value in its.items():
+                if value.shape == weight.shape:  # fused Adam takes them by their place in memory, as the weight lies
+                    its[name] = torch.empty_like(weight, requires_grad=False).copy_(value)
         torch.set_rng_state(tensors["random"])
         if "random.cuda" in tensors and torch.cuda.is_available():
             torch.cuda.set_rng_state(tensors["random.cuda"])

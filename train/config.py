@@ -24,7 +24,7 @@ _OF_INTENSITIES = ("compact-resnet", "mirror-resnet", "plane-profiles", "head-re
 _LOOKS = ("mirror-resnet", "plane-profiles", "head-resnet")
 PRESETS = Path(__file__).parent / "presets"
 _PRETRAININGS_OWN = {"pretrain_epochs", "pretrain_batch", "pretrain_learning_rate", "temperature"}
-_SHAREDS_OWN = {"members", "shared_epochs", "shared_learning_rate", "shared_redraw"}
+_SHAREDS_OWN = {"members", "shared_epochs", "shared_learning_rate", "shared_loss", "shared_redraw"}
 _MEMBERS_OWN = {
     "members",
     "epochs",
@@ -53,6 +53,9 @@ class FitConfig(BaseModel):
     seed: int = 1
     shared_epochs: int = Field(0, ge=0)  # of one encoder on all seven artifacts, from which every member then starts
     shared_learning_rate: float = 1e-3
+    shared_loss: Literal["weighted", "focal"] = (
+        "weighted"  # so that an artifact's severities weigh alike; or as they are
+    )
     shared_redraw: float = Field(0.0, ge=0, le=1)  # share of scans without it to which an artifact is added
     pretrain_epochs: int = Field(100, gt=0)  # of `pretrain`: the encoder, on scans without labels
     pretrain_batch: int = Field(16, gt=1)  # scans that are told apart at a time, each in two views

@@ -19,7 +19,7 @@ from train.looks import varied_look
 from train.measures import targets_of
 from train.progress import progress
 from train.redraw import REDRAWN, can_be_redrawn, redrawn
-from train.variation import Image, drawn
+from train.variation import Half, Image, drawn
 
 
 class Masks(NamedTuple):
@@ -52,7 +52,8 @@ def fed(
 ) -> Iterator[Fed]:
     """The batches on the device, with a progress bar; each is made in a thread while the one before is used."""
     coming_batches = _made(data, batches, artifacts, config, generator, name)
-    with ThreadPoolExecutor(1) as pool:
+    # One thread of torch's, too: a second team of them would take turns with the network's at every operation.
+    with ThreadPoolExecutor(1, "feed", torch.set_num_threads, (1,)) as pool:
         coming = pool.submit(next, coming_batches, None)
         while (batch := coming.result()) is not None:
             coming = pool.submit(next, coming_batches, None)
@@ -85,16 +86,15 @@ def _made(
         targets = targets_of(data.measured or [{}] * len(data.scans), artifact)
     for batch in progress(batches, name):
         labels, planes = data.labels[batch], data.planes[batch]
-        images, masks = [], []
         measures = None if targets is None else targets[batch]
+        masks: list[Image | None] = []
+        first = data.images[batch[0]]
+        images = np.zeros((len(batch), *first.shape), np.float32)
         for slot, index in enumerate(batch):
-            mask = None
-            if data.images[index].ndim == 1:
-                look = np.asarray(data.images[index], np.float32)
-                if config.variation != "none":
-                    look = varied_look(config.encoder, look, data.scans[index].plane, generator)
-                images.append(look)
+            if first.ndim == 1:
+                images[slot] = _look(data, int(index), config, generator)
                 continue
+            mask = None
             if len(artifacts) == 1:
                 (artifact,) = artifacts
                 image, planes[slot], mask, is_fresh = _of_severity(data, int(index), artifact, config, generator)
@@ -103,12 +103,19 @@ def _made(
             else:
                 image, labels[slot] = _with_fresh_artifacts(data, int(index), artifacts, config, generator)
             variation = drawn(artifacts, config, generator)
-            images.append(variation.of(image))
+            variation.into(images[slot], image)
             masks.append(None if mask is None else variation.of_mask(np.asarray(mask, np.float32) / np.float32(255)))
         severities, named = (torch.from_numpy(of_batch).to(device()) for of_batch in (labels, planes))
-        found = _masks(masks, images[0].shape) if len(artifacts) == 1 and config.mask_weight else None
+        found = _masks(masks, first.shape) if len(artifacts) == 1 and config.mask_weight else None
         named_too = None if measures is None else torch.from_numpy(measures).to(device())
-        yield Fed(on_device(np.stack(images)), severities, named, found, named_too)
+        yield Fed(on_device(images), severities, named, found, named_too)
+
+
+def _look(data: Inputs, index: int, config: FitConfig, generator: np.random.Generator) -> Image:
+    look = np.asarray(data.images[index], np.float32)
+    if config.variation == "none":
+        return look
+    return varied_look(config.encoder, look, data.scans[index].plane, generator)
 
 
 def _masks(masks: Sequence[Image | None], shape: tuple[int, ...]) -> Masks:
@@ -118,7 +125,7 @@ def _masks(masks: Sequence[Image | None], shape: tuple[int, ...]) -> Masks:
 
 def _of_severity(
     data: Inputs, index: int, artifact: Artifact, config: FitConfig, generator: np.random.Generator
-) -> tuple[Image, int, NDArray[np.uint8] | None, bool]:
+) -> tuple[Image | Half, int, NDArray[np.uint8] | None, bool]:
     """The scan, or another without the artifact on which it is drawn at this scan's severity; its plane; its mask.
 
     Last whether it is the other one.
@@ -127,19 +134,20 @@ def _of_severity(
     column = list(Artifact).index(artifact)
     if artifact not in REDRAWN or generator.random() >= config.redraw:
         mask = data.masks[index] if data.masks and config.mask_weight else None
-        return np.asarray(data.images[index], np.float32), int(data.planes[index]), mask, False
+        return data.images[index], int(data.planes[index]), mask, False
     severity = Severity(int(data.labels[index, column]))
     index = int(generator.choice(np.flatnonzero(data.labels[:, column] == Severity.NONE)))
-    image = redrawn(np.asarray(data.images[index], np.float32), artifact, severity, generator)
+    image = redrawn(data.images[index], artifact, severity, generator)
     kept = data.masks and config.mask_weight and artifact is not Artifact.DISTORTION
     return image, int(data.planes[index]), data.masks[index] if kept else None, True
 
 
 def _with_fresh_artifacts(
     data: Inputs, index: int, artifacts: Set[Artifact], config: FitConfig, generator: np.random.Generator
-) -> tuple[Image, NDArray[np.int64]]:
+) -> tuple[Image | Half, NDArray[np.int64]]:
     """The scan with artifacts that it did not have drawn onto it here and there; and its labels then."""
-    image, labels = np.asarray(data.images[index], np.float32), data.labels[index].copy()
+    image: Image | Half = data.images[index]
+    labels = data.labels[index].copy()
     for artifact in REDRAWN:
         severities = {a: Severity(int(label)) for a, label in zip(Artifact, labels, strict=True)}
         if artifact not in artifacts or not can_be_redrawn(artifact, severities):

@@ -29,7 +29,7 @@ from train.checkpoint import Stage, finish, finished, key_of, save_whole, tensor
 from train.config import FitConfig
 from train.dataset import Inputs
 from train.feed import device, fed, on_device
-from train.losses import loss_of, severity_weights
+from train.losses import loss_of, shared_losses_of
 from train.masks import Segmenting, mask_loss
 from train.measures import Measuring, measures_loss
 from train.metrics import macro_f1
@@ -51,7 +51,7 @@ def fit_shared(
     *,
     board: Path | None = None,
 ) -> Shared:
-    """Train one encoder on all these artifacts; each one's three severities weigh alike, and the last epoch is kept.
+    """Train one encoder on all these artifacts, and keep its last epoch.
 
     Saved to `out` after every epoch: an interrupted run is of use, and goes on from there. board: as `fit_member`'s.
     """
@@ -63,8 +63,8 @@ def fit_shared(
     torch.manual_seed(config.seed)
     generator = np.random.default_rng(config.seed)
     model = ranks.synchronised(channels_last(shared.to(device())))
-    size, chosen = 4 * config.blocks, torch.tensor([list(Artifact).index(a) for a in artifacts], device=device())
-    weights = torch.stack([severity_weights(column) for column in training.labels.T]).to(device())
+    size, chosen = 4 * config.blocks, [list(Artifact).index(artifact) for artifact in artifacts]
+    loss_functions = shared_losses_of(config, training.labels)
     epochs = [standard_batches(len(training.scans), size, generator) for _ in range(config.shared_epochs)]
     stage = _stage(model, config.shared_learning_rate, config, sum(map(len, epochs)), generator)
     stage.restore(path, key)
@@ -77,9 +77,8 @@ def fit_shared(
         ):
             with _autocast(config.bf16):
                 severity, plane = model(images)
-            labels = labels[:, chosen]
-            losses_of = F.cross_entropy(severity[:, :, chosen], labels, reduction="none") * weights[chosen, labels]
-            loss = ranks.joint_mean(losses_of.sum(1)) + config.plane_weight * _plane_loss(plane, planes)
+            losses_of = [loss_functions[index](severity[:, :, index], labels[:, index]).losses for index in chosen]
+            loss = ranks.joint_mean(torch.stack(losses_of).sum(0)) + config.plane_weight * _plane_loss(plane, planes)
             losses.append(_step(loss, stage))
         logits = severity_logits(model, lambda images: model(images)[0], validation, bf16=config.bf16)
         f1 = {a: macro_f1(validation.labels[:, i], logits[:, :, i].argmax(1)) for i, a in enumerate(Artifact)}
@@ -236,7 +235,7 @@ def _stage(
 
     one-cycle warms up first (arXiv 1708.07120); cosine does not (arXiv 1608.03983, without restarts).
     """
-    optimizer = torch.optim.AdamW(model.parameters(), learning_rate, weight_decay=config.weight_decay)
+    optimizer = torch.optim.AdamW(model.parameters(), learning_rate, weight_decay=config.weight_decay, fused=True)
     schedule: torch.optim.lr_scheduler.LRScheduler
     if config.schedule == "cosine":
         schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, max(steps, 1))

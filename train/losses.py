@@ -96,6 +96,13 @@ def loss_of(config: FitConfig, labels: NDArray[np.int64]) -> Loss:
     return losses[config.loss]
 
 
+def shared_losses_of(config: FitConfig, labels: NDArray[np.int64]) -> list[Loss]:
+    """The configuration's loss of the shared encoder for every artifact. labels: (scan, artifact)."""
+    if config.shared_loss == "focal":
+        return [focal] * labels.shape[1]
+    return [partial(weighted, weights=severity_weights(column)) for column in labels.T]
+
+
 def severity_weights(labels: NDArray[np.int64]) -> Tensor:
     """(3,): the weight of a scan by its severity: all three weigh alike together, and the scans' mean is 1."""
     counts = np.bincount(labels, minlength=len(Severity))

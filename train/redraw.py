@@ -11,15 +11,13 @@ from collections.abc import Mapping
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from scipy import ndimage
 from torch.nn import functional as F
 
 from qcnode.artifacts import Artifact, Severity
 from train import physics
 from train.draws import Draw, draw
 from train.severity import BAND_DEPTH, SHADING_RATIO, Interval
-
-Image = NDArray[np.float32]
+from train.variation import Half, Image, widened
 
 # In the order of the physics. Interpolation would smooth noise, and shading would change a line's height: those two
 # are redrawn only on scans without noise and lines, so that the other labels stay true.
@@ -30,6 +28,7 @@ _SPOILT = {
     Artifact.BANDING: frozenset[Artifact](),
 }
 _SPACING_MM = np.array([5.0, 1.6, 1.6])  # of a network input, near enough
+_STEPS = 1 << 16  # of a band's coordinate across the field of view
 _COARSE = (2, 6, 6)  # voxels a step of the grid on which a displacement is computed
 
 
@@ -39,31 +38,53 @@ def can_be_redrawn(artifact: Artifact, severities: Mapping[Artifact, Severity]) 
     return artifact in REDRAWN and all(severities[a] == none for a in {artifact, *_SPOILT[artifact]})
 
 
-def redrawn(image: Image, artifact: Artifact, severity: Severity, generator: np.random.Generator) -> Image:
+def redrawn(image: Image | Half, artifact: Artifact, severity: Severity, generator: np.random.Generator) -> Image:
     """The input with this artifact drawn anew at this severity; `image` has it at severity 0. One of REDRAWN."""
     drawn = draw(generator, dict.fromkeys(Artifact, Severity.NONE) | {artifact: severity})
-    box, head = _field_of_view(image), ndimage.zoom(image[::2, ::4, ::4] > 0.5, (2, 4, 4), order=0)
-    out = image.copy()
+    out = np.empty(image.shape, np.float32)
+    widened(image, out)
+    box, head = _field_of_view(out), _head(out)
     if artifact is Artifact.BANDING:
         out[box] *= _banding(drawn, severity, head[box], generator)
     elif artifact is Artifact.CONTRAST:
         ratio = _inside(SHADING_RATIO[severity], generator)
         if severity:
-            out[box] *= physics.shading(out[box].shape, head[box].astype(np.float32), ratio, _nodes(generator))
+            out[box] *= physics.shading(out[box].shape, head[box], ratio, _nodes(generator))
     else:
-        out = _distorted(image, drawn, head, generator)
+        out = _distorted(out, drawn, head > 0, generator)
     return out
 
 
-def _banding(drawn: Draw, severity: Severity, head: NDArray[np.bool_], generator: np.random.Generator) -> Image:
-    """A field of bands whose largest change in the head is in the severity's interval."""
-    axes = np.ogrid[tuple(slice(0, n) for n in head.shape)]
-    unit = [a / (n - 1) - 0.5 for a, n in zip(axes, head.shape, strict=True)]
-    along = sum(u * d for u, d in zip(unit, drawn.band_direction, strict=True))
-    profile = physics.bands((np.asarray(along) + 0.5).astype(np.float32), drawn.bands, drawn.band_flat)
+def _head(image: Image) -> Image:
+    """1 in the head, which is brighter than half of the foreground's mean, else 0; as seen at one voxel of 2 x 4 x 4.
+
+    The nearest of these voxels counts, their first and last being the image's (as `scipy.ndimage.zoom` has it).
+    """
+    head = torch.from_numpy((image[::2, ::4, ::4] > 0.5).astype(np.float32))
+    for axis in (2, 1, 0):  # the innermost first, while there is little of it
+        coarse, fine = head.shape[axis], image.shape[axis]
+        nearest = np.floor(np.arange(fine) * ((coarse - 1) / (fine - 1)) + 0.5).astype(np.int64)
+        head = head.index_select(axis, torch.from_numpy(nearest))
+    return np.asarray(head.numpy())
+
+
+def _banding(drawn: Draw, severity: Severity, head: Image, generator: np.random.Generator) -> Image:
+    """A field of bands whose largest change in the head is in the severity's interval. head: 1 or 0.
+
+    The bands are looked up, voxel by voxel, among _STEPS coordinates: that is as exact as the input's half precision.
+    """
+    ramps = [d * np.linspace(-0.5, 0.5, n) for n, d in zip(head.shape, drawn.band_direction, strict=True)]
+    low, high = (0.5 + sum(end(ramp) for ramp in ramps) for end in (np.min, np.max))
+    heights = torch.from_numpy(
+        physics.bands(np.linspace(low, high, _STEPS, dtype=np.float32), drawn.bands, drawn.band_flat)
+    )
+    z, y, x = (torch.from_numpy((ramp - ramp.min()) * ((_STEPS - 1) / (high - low))).float() for ramp in ramps)
+    places = (z[:, None, None] + (y[:, None] + (x + 0.5))).int()
+    profile = heights.index_select(0, places.view(-1)).view(head.shape)
+    deepest = float((profile * torch.from_numpy(head)).max())
     depth = _inside(BAND_DEPTH[severity], generator)
     sign = 1.0 if sum(drawn.band_direction) > 0 else -1.0
-    return (1 + sign * depth / max(float(profile[head].max()), 0.5) * profile).astype(np.float32)
+    return np.asarray(profile.mul_(sign * depth / max(deepest, 0.5)).add_(1).numpy())
 
 
 def _distorted(image: Image, drawn: Draw, head: NDArray[np.bool_], generator: np.random.Generator) -> Image:

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from qcnode.artifacts import Artifact, Plane, Severity
+from qcnode.ensemble.mambaout import MLDecoder, Queried
 from qcnode.ensemble.model import Member
 from qcnode.ensemble.networks import encoder as built_encoder
 from qcnode.ensemble.runtime import load_member
@@ -20,26 +21,44 @@ SHARED = "shared.safetensors"
 
 
 class Shared(nn.Module):
-    """One encoder with a severity head for every artifact."""
+    """One encoder with a severity head for every artifact, and an ML-Decoder for every one where it ends in one.
+
+    The encoder's own decoder is the first artifact's; without decoders all artifacts' heads see the same features.
+    """
 
     def __init__(self, encoder: str, width: int) -> None:
         super().__init__()
         self.encoder, channels = built_encoder(encoder, width)
+        self.decoders = nn.ModuleList()
+        if isinstance(self.encoder, Queried):
+            self.decoders.extend(MLDecoder(*self.encoder.decoder.sizes) for _ in range(len(Artifact) - 1))
         self.severity = nn.Linear(channels, len(Artifact) * len(Severity))
         self.plane = nn.Linear(channels, len(Plane))
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        """(batch, 1, slice, row, column) → severity logits (batch, 3, artifact), plane logits (batch, 3)."""
-        features = self.encoder(images).float()
+        """(batch, 1, slice, row, column) → severity logits (batch, 3, artifact), plane logits (batch, 3).
+
+        Where decoders differ, the plane's are the mean of what they give.
+        """
+        if not isinstance(self.encoder, Queried):
+            features = self.encoder(images).float()
+            with torch.autocast(images.device.type, enabled=False):
+                return self.severity(features).view(-1, len(Severity), len(Artifact)), self.plane(features)
+        maps = self.encoder.maps(images)
+        each = torch.stack([decoder(maps) for decoder in (self.encoder.decoder, *self.decoders)], 1).float()
         with torch.autocast(images.device.type, enabled=False):
-            return self.severity(features).view(-1, len(Severity), len(Artifact)), self.plane(features)
+            weight = self.severity.weight.view(len(Severity), len(Artifact), -1)
+            bias = self.severity.bias.view(len(Severity), len(Artifact))
+            return torch.einsum("baf,saf->bsa", each, weight) + bias, self.plane(each.mean(1))
 
     def member(self, artifact: Artifact, member: Member) -> Member:
-        """The member with this encoder and these heads; an ordinal severity head stays as it was made."""
+        """The member with this encoder, its decoder and heads; an ordinal severity head stays as it was made."""
+        index, channels = list(Artifact).index(artifact), self.plane.in_features
         member.encoder.load_state_dict(self.encoder.state_dict())
+        if isinstance(member.encoder, Queried) and index:
+            member.encoder.decoder.load_state_dict(self.decoders[index - 1].state_dict())
         member.plane.load_state_dict(self.plane.state_dict())
         if not member.ordinal:
-            index, channels = list(Artifact).index(artifact), member.severity.in_features
             with torch.no_grad():
                 weight = self.severity.weight.view(len(Severity), len(Artifact), channels)
                 member.severity.weight.copy_(weight[:, index])

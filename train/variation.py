@@ -17,6 +17,7 @@ from qcnode.artifacts import Artifact
 from train.config import FitConfig
 
 Image = NDArray[np.float32]
+Half = NDArray[np.float16]
 
 # Interpolation would smooth noise and lines, and a curve of intensities change their height; shading is one itself.
 # Bands run along the scan's axes, more or less: a turn makes of them what no scanner does.
@@ -38,18 +39,33 @@ class Variation:
     turn: tuple[float, float] | None = None  # within the slices: radians, and the scale of lengths
     shift_voxels: tuple[int, ...] | None = None  # along (slice, row, column)
 
-    def of(self, image: Image) -> Image:
+    def of(self, image: Image | Half) -> Image:
         """The image varied."""
-        varied: Image = np.flip(image, self.mirrored) if self.mirrored else image
+        slices, rows, columns = image.shape
+        out = np.zeros((slices, columns, rows) if self.transposed else image.shape, np.float32)
+        self.into(out, image)
+        return out
+
+    def into(self, out: Image, image: Image | Half) -> None:
+        """Write the image varied into `out`, which holds zeros: a scan's place in a batch, say."""
+        moved: Image | Half = np.flip(image, self.mirrored) if self.mirrored else image
         if self.transposed:
-            varied = varied.transpose(0, 2, 1)
+            moved = moved.transpose(0, 2, 1)
+        target, source = _shifted(self.shift_voxels or (0, 0, 0), out.shape)
+        if not self.turn:  # only what is kept is ever widened, at its own place
+            widened(moved[source], out[target])
+            self._brightened(out[target])
+            return
+        whole = np.empty(out.shape, np.float32)
+        widened(moved, whole)
+        self._brightened(whole)
+        out[target] = _turned(whole, *self.turn)[source]
+
+    def _brightened(self, image: Image) -> None:
         if self.scale != 1:
-            varied = varied * np.float32(self.scale)
+            torch.from_numpy(image).mul_(self.scale)
         if self.exponent != 1:
-            varied = varied ** np.float32(self.exponent)
-        if self.turn:
-            varied = _turned(varied, *self.turn)
-        return _shifted(varied, self.shift_voxels) if self.shift_voxels else varied
+            np.power(image, np.float32(self.exponent), out=image)
 
     def of_mask(self, mask: Image) -> Image:
         """What stands voxel by voxel beside the image, moved as it is; intensities stay."""
@@ -90,13 +106,19 @@ def _turn(generator: np.random.Generator, most_degrees: float, most_scale: float
     return angle, float(np.exp(generator.uniform(-most_scale, most_scale)))
 
 
-def _shifted(image: Image, voxels: tuple[int, ...]) -> Image:
-    """The image moved by whole voxels; zeros come in at the other side."""
-    out = np.zeros_like(image)
-    target = tuple(slice(max(v, 0), n + min(v, 0)) for v, n in zip(voxels, image.shape, strict=True))
-    source = tuple(slice(max(-v, 0), n + min(-v, 0)) for v, n in zip(voxels, image.shape, strict=True))
-    out[target] = image[source]
-    return out
+def widened(image: Image | Half, out: Image) -> None:
+    """Write the image into `out`, of its shape: as NumPy would, but half precision in a third of the time."""
+    if image.dtype == np.float32:
+        out[:] = image
+    else:  # brought in order while a voxel is two bytes
+        torch.from_numpy(out).copy_(torch.from_numpy(image.copy()))
+
+
+def _shifted(voxels: tuple[int, ...], shape: tuple[int, ...]) -> tuple[tuple[slice, ...], tuple[slice, ...]]:
+    """Where what is kept of an image that moves by whole voxels comes to lie, and where it lay; the rest stays zero."""
+    target = tuple(slice(max(v, 0), n + min(v, 0)) for v, n in zip(voxels, shape, strict=True))
+    source = tuple(slice(max(-v, 0), n + min(-v, 0)) for v, n in zip(voxels, shape, strict=True))
+    return target, source
 
 
 def _turned(image: Image, angle: float, scale: float) -> Image:

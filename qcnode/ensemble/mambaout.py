@@ -63,7 +63,7 @@ class MambaOut(nn.Module):
         stages: list[nn.Module] = []
         for stage, (channels, count) in enumerate(zip(widths, blocks, strict=True)):
             if stage:
-                stages.append(_Down(widths[stage - 1], channels))
+                stages.append(Halved(widths[stage - 1], channels))
             stages += [GatedBlock(channels) for _ in range(count)]
         self.stages = nn.Sequential(*stages)
 
@@ -71,18 +71,6 @@ class MambaOut(nn.Module):
         slices = images[:, 0].flatten(0, 1)[..., None]  # (batch × slice, row, column, 1)
         maps: Tensor = self.stages(self.stem(slices))
         return maps.view(*images.shape[:1], -1, *maps.shape[1:])
-
-
-class _Down(nn.Module):
-    """Between stages: half the rows and columns, more channels; without a norm."""
-
-    def __init__(self, before: int, after: int) -> None:
-        super().__init__()
-        self.convolution = nn.Conv2d(before, after, 3, 2, 1)
-
-    def forward(self, maps: Tensor) -> Tensor:
-        halved: Tensor = self.convolution(maps.permute(0, 3, 1, 2)).permute(0, 2, 3, 1)
-        return halved
 
 
 class Pooled(nn.Module):
@@ -98,17 +86,17 @@ class Pooled(nn.Module):
         return features
 
 
-class Queried(nn.Module):
+class MLDecoder(nn.Module):
     """ML-Decoder (arXiv 2111.12933): three fixed queries, one a severity, each look through a slice's unpooled map.
 
     One layer of cross-attention and two linear ones, no self-attention. What the queries found is averaged over the
     slices, which with a linear head is Zhu's average of their logits.
-    (batch, 1, slice, row, column) → (batch, 3 × size).
+    (batch, slice, row, column, channels) → (batch, 3 × size).
     """
 
-    def __init__(self, maps: MambaOut, channels: int, size: int, hidden: int) -> None:
+    def __init__(self, channels: int, size: int, hidden: int) -> None:
         super().__init__()
-        self.maps = maps
+        self.sizes = channels, size, hidden
         self.into = nn.Linear(channels, size)
         self.queries: Tensor
         self.register_buffer("queries", torch.randn(len(Severity), size))
@@ -116,8 +104,8 @@ class Queried(nn.Module):
         self.attention = nn.MultiheadAttention(size, _HEADS, batch_first=True)
         self.mixed = nn.Sequential(nn.Linear(size, hidden), nn.ReLU(), nn.Linear(hidden, size))
 
-    def forward(self, images: Tensor) -> Tensor:
-        places = F.relu(self.into(self.maps(images).flatten(2, 3)))  # (batch, slice, place, size)
+    def forward(self, maps: Tensor) -> Tensor:
+        places = F.relu(self.into(maps.flatten(2, 3)))  # (batch, slice, place, size)
         batch, slices = places.shape[:2]
         places = places.flatten(0, 1)
         queries = self.before(2 * self.queries).expand(len(places), -1, -1)
@@ -125,6 +113,19 @@ class Queried(nn.Module):
         found = self.after(found + self.mixed(found))
         averaged: Tensor = found.float().view(batch, slices, -1).mean(1)
         return averaged
+
+
+class Queried(nn.Module):
+    """Slices' maps and a decoder that reads them: (batch, 1, slice, row, column) → (batch, 3 × size)."""
+
+    def __init__(self, maps: MambaOut, decoder: MLDecoder) -> None:
+        super().__init__()
+        self.maps = maps
+        self.decoder = decoder
+
+    def forward(self, images: Tensor) -> Tensor:
+        features: Tensor = self.decoder(self.maps(images))
+        return features
 
 
 def mambaout(width: int, blocks: Sequence[int]) -> tuple[nn.Module, int]:
@@ -136,5 +137,5 @@ def mambaout(width: int, blocks: Sequence[int]) -> tuple[nn.Module, int]:
 def mlmambaout(width: int, blocks: Sequence[int]) -> tuple[nn.Module, int]:
     """As Zhu et al. read it: 3 queries × 8 × width features (3 × 768, and 2048 in between, at the published width)."""
     size = 8 * width
-    encoder = Queried(MambaOut(width, blocks), _TIMES[-1] * width, size, 64 * width // 3)
-    return encoder, len(Severity) * size
+    decoder = MLDecoder(_TIMES[-1] * width, size, 64 * width // 3)
+    return Queried(MambaOut(width, blocks), decoder), len(Severity) * size
