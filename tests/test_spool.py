@@ -43,8 +43,9 @@ def spool(tmp_path: Path) -> Spool:
 
 
 def tree(folder: Path) -> dict[str, bytes]:
-    """Every file under the folder."""
-    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    """Every file under the folder but the lock."""
+    files = [path for path in folder.rglob("*") if path.is_file() and path.name != "lock"]
+    return {str(path.relative_to(folder)): path.read_bytes() for path in files}
 
 
 def test_an_instance_lies_under_its_series(spool: Spool, tmp_path: Path) -> None:
