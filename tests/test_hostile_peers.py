@@ -52,12 +52,12 @@ def until(holds: Callable[[], bool], seconds: float = 10.0) -> None:
         time.sleep(0.005)
 
 
-def request_pdu(*syntaxes: str) -> bytes:
+def request_pdu(*syntaxes: str, abstract: str = MRImageStorage) -> bytes:
     """An A-ASSOCIATE-RQ that proposes to store MR images: contexts 1, 3, … in these transfer syntaxes."""
     request = A_ASSOCIATE()
     request.application_context_name = "1.2.840.10008.3.1.1.1"
     request.calling_ae_title, request.called_ae_title = "HOSTILE", "QCNODE"
-    contexts = [build_context(MRImageStorage, syntax) for syntax in syntaxes or (ExplicitVRLittleEndian,)]
+    contexts = [build_context(abstract, syntax) for syntax in syntaxes or (ExplicitVRLittleEndian,)]
     for number, context in enumerate(contexts):
         context.context_id = 2 * number + 1
     request.presentation_context_definition_list = contexts
@@ -84,10 +84,10 @@ def read_pdu(peer: socket.socket) -> bytes:
     return data
 
 
-def connected(node: Node, *syntaxes: str) -> socket.socket:
+def connected(node: Node, *syntaxes: str, abstract: str = MRImageStorage) -> socket.socket:
     """An association."""
     peer = socket.create_connection(("127.0.0.1", node.listener.port), timeout=20)
-    peer.sendall(request_pdu(*syntaxes))
+    peer.sendall(request_pdu(*syntaxes, abstract=abstract))
     assert read_pdu(peer)[0] == ACCEPTED
     return peer
 

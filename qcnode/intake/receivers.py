@@ -35,9 +35,10 @@ from qcnode.intake.storing import Received
 
 log = logging.getLogger(__name__)
 
+START_SECONDS = 60.0  # that the first process may take until the node goes on without it
 ORDER_SECONDS = 10.0  # a process that takes no order for so long hangs
 SETTLED_SECONDS = 60.0  # one that lived for so long is replaced at once
-LONGEST_PAUSE_SECONDS = 30.0  # before a process that dies again and again is replaced
+FIRST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS = 1.0, 30.0  # before one that dies again and again is replaced
 _END_SECONDS = 5.0  # that a process may need to end, beyond its network timeout
 
 
@@ -78,7 +79,7 @@ class Receivers:
         self._processes: dict[int, _Process] = {}
         self._keepers: list[threading.Thread] = []
         self._lock = threading.Lock()
-        self._stopping = threading.Event()
+        self._stopping, self._serving = threading.Event(), threading.Event()
 
     @property
     def is_ready(self) -> bool:
@@ -91,14 +92,16 @@ class Receivers:
         return sum(len(process.connections) for process in list(self._processes.values()))
 
     def start(self) -> None:
-        """Start them; they are ready a moment later."""
+        """Start them, and wait until one of them serves."""
         self._stopping.clear()
+        self._serving.clear()
         self._keepers = [
             threading.Thread(target=self._keep, args=(number,), name=f"receiver-{number}", daemon=True)
             for number in range(self._count)
         ]
         for keeper in self._keepers:
             keeper.start()
+        self._serving.wait(START_SECONDS)
 
     def serve(self, connected: socket.socket, address: str, number: int, tls: ssl.SSLContext | None) -> None:
         """Hand the connection to the process that has the fewest."""
@@ -170,7 +173,7 @@ class Receivers:
                 self._hear(process)
                 self._bury(number, process)
             settled = time.monotonic() - began > SETTLED_SECONDS
-            pause = 0.0 if settled else min(max(1.0, 2 * pause), LONGEST_PAUSE_SECONDS)
+            pause = 0.0 if settled else min(max(FIRST_PAUSE_SECONDS, 2 * pause), LONGEST_PAUSE_SECONDS)
 
     def _started(self, number: int) -> _Process:
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
@@ -224,6 +227,7 @@ class Receivers:
                     del process.connections[number]
             case channel.Ready():
                 process.is_ready = True
+                self._serving.set()
                 log.info("receiving_process_started pid=%d", process.popen.pid)
             case channel.Logged(record):
                 if (logger := logging.getLogger(record.name)).isEnabledFor(record.levelno):
