@@ -12,7 +12,6 @@ import pickle
 import socket
 import sys
 import threading
-import warnings
 from collections.abc import Sequence
 from concurrent.futures import Future
 from multiprocessing.connection import Connection
@@ -149,8 +148,7 @@ def _stop(reception: Reception, drain_seconds: float) -> None:
 
 
 def _log_to(node: Node, level: int) -> None:
-    """Our own lines alone: libraries' warnings and lines may quote elements of a header."""
-    warnings.simplefilter("ignore")
+    """Our own lines alone: those of libraries may quote elements of a header."""
     logging.getLogger().addHandler(logging.NullHandler())
     ours = logging.getLogger("qcnode")
     ours.addHandler(_ToNode(node))

@@ -186,7 +186,7 @@ class Receivers:
             ours.send(pickle.dumps(begin))
             # A program of its own: a fork of a process with threads inherits their locks. It finds what the node found.
             popen = subprocess.Popen(  # noqa: S603
-                [sys.executable, "-P", "-m", "qcnode.intake.receiver", *map(str, handed)],
+                [sys.executable, "-P", "-W", "ignore", "-m", "qcnode.intake.receiver", *map(str, handed)],
                 pass_fds=(*handed, *self._holding),
                 env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)},
                 stdin=subprocess.DEVNULL,
