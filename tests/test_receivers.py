@@ -316,6 +316,15 @@ def test_what_it_had_stored_and_not_told_is_adopted_while_the_node_runs(
     assert [path.name for path in temporary.iterdir()] == [f".{pid}9-c.partial"]
 
 
+def test_a_process_that_dies_gives_back_what_it_held(start: Start) -> None:
+    node = start(maximum_instance_mb=1)
+    peer = node.peer()
+    peer.sendall(data_pdu(command(KEPT), 3) + b"".join(data_pdu(bytes(100_000), 0) for _ in range(9)))
+    until(lambda: node.listener.room._figures.total(1) >= 900_000)
+    os.kill(node.serving(1), signal.SIGKILL)
+    until(lambda: node.listener.room._figures.total(1) == 0)
+
+
 def test_what_it_told_before_it_died_is_known(start: Start) -> None:
     """The node may be slower than the process: the pipe gives out what was told."""
     node, slow = start(), threading.Event()

@@ -71,9 +71,10 @@ def test_processes_that_put_one_instance_make_one(spool: Spool, tmp_path: Path) 
 
 def test_a_series_may_go_while_other_processes_put_into_it(spool: Spool, tmp_path: Path) -> None:
     """None of them fails, and what was not to go is there: an emptied folder goes only while it is empty."""
-    going, staying = [(SERIES, SOP)] * 60, [(SERIES, f"{SERIES}.{number}") for number in range(100, 160)]
+    gone = SERIES + ".7"
+    going, staying = [(gone, SOP), (SERIES, SOP)] * 30, [(SERIES, f"{SERIES}.{n}") for n in range(100, 160)]
     processes = [putting(tmp_path, FIRST, going), putting(tmp_path, OTHER, going), putting(tmp_path, FIRST, staying)]
-    said = outcomes(processes, lambda: spool.remove(SERIES, {SOP}))
+    said = outcomes(processes, lambda: (spool.remove(gone), spool.remove(SERIES, {SOP})))
     assert said[2] == ["stored"] * 60
     assert "stored" in said[0][1:] + said[1][1:], "it never went: it showed nothing"
     assert set(staying) <= set(spool.scan())
