@@ -128,6 +128,16 @@ def release(peer: socket.socket) -> None:
     assert read_pdu(peer)[0] == 6
 
 
+@pytest.mark.parametrize(("cores", "setting", "processes"), [(1, None, 1), (2, None, 2), (64, None, 4), (1, 3, 3)])
+def test_there_is_one_for_each_core_unless_the_configuration_says_otherwise(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cores: int, setting: int | None, processes: int
+) -> None:
+    monkeypatch.setattr(os, "sched_getaffinity", lambda process: set(range(cores)))
+    listener = Listener(Dicom(port=0, processes=setting), Spool(tmp_path), lambda received: None)
+    assert listener.processes == processes
+    assert isinstance(listener._behind, receivers.Receivers) is (processes > 1)
+
+
 # Together they are one listener
 
 

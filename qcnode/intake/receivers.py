@@ -16,6 +16,7 @@ import subprocess
 import sys
 import threading
 import time
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from multiprocessing.connection import Connection
@@ -176,14 +177,16 @@ class Receivers:
             pause = 0.0 if settled else min(max(FIRST_PAUSE_SECONDS, 2 * pause), LONGEST_PAUSE_SECONDS)
 
     def _started(self, number: int) -> _Process:
-        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        heard, told = multiprocessing.Pipe(duplex=False)
-        handed = (theirs.fileno(), told.fileno(), self._figures.descriptor)
         level = logging.getLogger("qcnode").getEffectiveLevel()
         begin = channel.Begin(self._settings, self._spool.folder, number, self._count, self._offers_steps, level)
-        ours.settimeout(ORDER_SECONDS)
-        with theirs, told:
-            ours.send(pickle.dumps(begin))
+        orders, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        news, told = multiprocessing.Pipe(duplex=False)
+        with ExitStack() as undo, theirs, told:
+            undo.enter_context(orders)
+            undo.enter_context(news)
+            handed = (theirs.fileno(), told.fileno(), self._figures.descriptor)
+            orders.settimeout(ORDER_SECONDS)
+            orders.send(pickle.dumps(begin))
             # A program of its own: a fork of a process with threads inherits their locks. It finds what the node found.
             popen = subprocess.Popen(  # noqa: S603
                 [sys.executable, "-P", "-W", "ignore", "-m", "qcnode.intake.receiver", *map(str, handed)],
@@ -191,7 +194,8 @@ class Receivers:
                 env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)},
                 stdin=subprocess.DEVNULL,
             )
-        process = _Process(popen, ours, heard)
+            undo.pop_all()
+        process = _Process(popen, orders, news)
         with self._lock:
             self._processes[number] = process
             if self._stopping.is_set():

@@ -96,25 +96,27 @@ class Spool:
         """
         name = self._path(series_uid, sop_instance_uid)
         digest = data_set_digest(data)
-        with _file(sealed(data, digest), self._temporary, f".{os.getpid()}-") as (descriptor, temporary):
-            with self._alone(name):
-                outcome = Outcome.STORED
-                is_new = self._linked(temporary, name)
-                if not is_new and data_set_digest(name.read_bytes()) == digest:
-                    outcome = Outcome.DUPLICATE
-                elif not is_new:
-                    outcome = Outcome.CONFLICT
-                    name = self._conflicts / series_uid / f"{sop_instance_uid}.{digest.hex()[:16]}.dcm"
-                    with self._alone(name.parent):
-                        is_new = self._linked(temporary, name)
-                try:
-                    self._sync(name, descriptor if is_new else None)
-                except OSError:
-                    if is_new:  # it may be torn; and nobody else has it, as we are alone with its name
-                        name.unlink(missing_ok=True)
-                    raise
+        with (
+            _file(sealed(data, digest), self._temporary, f".{os.getpid()}-") as (descriptor, temporary),
+            self._alone(name),
+        ):
+            outcome = Outcome.STORED
+            is_new = self._linked(temporary, name)
+            if not is_new and data_set_digest(name.read_bytes()) == digest:
+                outcome = Outcome.DUPLICATE
+            elif not is_new:
+                outcome = Outcome.CONFLICT
+                name = self._conflicts / series_uid / f"{sop_instance_uid}.{digest.hex()[:16]}.dcm"
+                with self._alone(name.parent):
+                    is_new = self._linked(temporary, name)
+            try:
+                self._sync(name, descriptor if is_new else None)
+            except OSError:
+                if is_new:  # it may be torn; and nobody else has it, as we are alone with its name
+                    name.unlink(missing_ok=True)
+                raise
             receipt = Receipt(outcome, name.relative_to(self._state), digest.hex(), len(data))
-            told(receipt)
+            told(receipt)  # before another can find it in conflict with its own
         return receipt
 
     def read(self, series_uid: str, sop_instance_uid: str) -> bytes:
