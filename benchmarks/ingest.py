@@ -5,7 +5,8 @@
 
 The sender is DCMTK's storescu, one process an association, with Nagle's algorithm (TCP_NODELAY=0) and without. Ours is
 durable: each instance is on disk before it is acknowledged. Orthanc syncs its files too (SyncStorageArea, its default).
-The other two never sync. Each figure is the median of several rounds in which the receivers take turns.
+The other two never sync. Each figure is the median of several rounds in which the receivers take turns. Ours is as it
+is configured by default, with a process for each core; a second table holds it against itself in one process.
 
 The senders run on the same cores. The last table says what they take of the processors, start of the programs included,
 and so how much they could send at most, were the receiver to cost nothing.
@@ -41,7 +42,7 @@ from qcnode.intake.spool import Spool
 
 RECEIVERS = ("qcnode", "storescp", "Orthanc", "pynetdicom")
 MOST_ASSOCIATIONS = {"pynetdicom": 10}  # that its program admits; there is no option for more
-OURS = RECEIVERS[0]
+OURS, ALONE = RECEIVERS[0], "one process"
 
 
 def main() -> None:
@@ -51,9 +52,10 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="classic slices alone, few of them, one round")
     parser.add_argument("--receive", type=Path, help=argparse.SUPPRESS)  # be the receiver, in a process of its own
     parser.add_argument("--port", type=int, help=argparse.SUPPRESS)
+    parser.add_argument("--processes", type=int, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.receive:
-        receive(arguments.receive, arguments.port)
+        receive(arguments.receive, arguments.port, arguments.processes)
         return
     kinds = {"classic": 24} if arguments.quick else {"classic": 72, "enhanced": 4}
     rounds, associations = (1, (1, 4)) if arguments.quick else (3, (1, 4, 16))
@@ -73,6 +75,11 @@ def main() -> None:
                     print(row(folder, ports, kind, number, each, rounds, nagle=nagle), flush=True)
                 receivers = sum(number <= MOST_ASSOCIATIONS.get(who, number) for who in ports)
                 taken[kind, number] = (senders_seconds() - before) / (2 * rounds * receivers * number * each)
+        both = {OURS: ports[OURS], ALONE: stack.enter_context(receiver(ALONE, folder))}
+        print(f"\n{'what':9}{'assoc':>5}  {'Nagle':6}" + "".join(f"{who:>13}" for who in both) + f"{'ratio':>6}")
+        for number in associations:
+            each = max(1, kinds["classic"] // max(1, number // 4))
+            print(row(folder, both, "classic", number, each, rounds, nagle=False), flush=True)
         cores = os.cpu_count() or 1
         print(f"\nsenders   assoc   processor ms an instance   at most, on {cores} cores")
         for (kind, number), seconds in taken.items():
@@ -182,12 +189,14 @@ def command(who: str, port: int, home: Path) -> Sequence[str]:
         file = home / "orthanc.json"
         file.write_text(json.dumps(configuration))
         return [tool("Orthanc"), str(file)]
-    return [sys.executable, __file__, "--receive", str(home), "--port", str(port)]
+    ours = [sys.executable, __file__, "--receive", str(home), "--port", str(port)]
+    return [*ours, "--processes", "1"] if who == ALONE else ours
 
 
-def receive(folder: Path, port: int) -> None:
+def receive(folder: Path, port: int, processes: int | None) -> None:
     """Be qcnode's listener over a spool, until ended."""
-    listener = Listener(Dicom(host="127.0.0.1", port=port), Spool(folder), lambda received: None)
+    settings = Dicom(host="127.0.0.1", port=port, processes=processes)
+    listener = Listener(settings, Spool(folder), lambda received: None)
     listener.start()
     signal.sigwait({signal.SIGTERM, signal.SIGINT})
     listener.stop()

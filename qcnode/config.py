@@ -74,6 +74,8 @@ class Dicom(_Section):
     """Accept associations from these networks only, such as "10.1.0.0/16"; empty: from any."""
     maximum_associations: int = Field(default=64, ge=1)
     """How many associations may be open at once."""
+    processes: int | None = Field(default=None, ge=1, le=32)
+    """Receiving processes; without it, one for each core, 4 at the most; 1: the node receives in its own process."""
     maximum_pdu_bytes: int = Field(default=131072, ge=4096)
     """The largest PDU that we offer to receive."""
     maximum_instance_mb: int = Field(default=512, ge=1)

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from datetime import UTC, datetime, timedelta
 from functools import partial
+from typing import TextIO
 
 from apscheduler.executors.pool import ThreadPoolExecutor
 from apscheduler.jobstores.base import JobLookupError
@@ -42,6 +43,7 @@ RETENTION_JUMP = timedelta(hours=1)  # a clock that is set forward by more makes
 RETENTION_REST_SECONDS = 86400.0
 _UNUSUAL = ("aborted", "rejected")  # what becomes of an association that is worth an event
 BATCH = 256  # instances that the recorder writes in one transaction at the most
+RECEIVING_END_SECONDS = 20.0  # that receiving processes of a node that was killed may take to end
 LONGEST_REST_SECONDS = 0.25  # of the recorder: a stack's grace is counted in seconds
 
 
@@ -63,7 +65,7 @@ class Node:
         folder = self.settings.state.folder
         check_weights(self.settings.assessing)
         with ExitStack() as undo:
-            undo.enter_context(_owned(self.settings.state))
+            holding = undo.enter_context(_owned(self.settings.state))
             self.store = undo.enter_context(Store.open(self.settings.state))
             self.spool = Spool(folder)
             self.spool.clear_temporary()
@@ -73,7 +75,8 @@ class Node:
             grading = Grading(self.settings.assessing)
             undo.callback(grading.stop)
             steps = ProcedureSteps(self.store.performed, partial(self._wake, "assemble"))
-            self.listener = Listener(self.settings.dicom, self.spool, self._backlog.add, self._backlog.add, steps)
+            add = self._backlog.add
+            self.listener = Listener(self.settings.dicom, self.spool, add, add, steps, holding)
             trial = Trial.of(self.settings)
             if trial is not None:
                 undo.callback(trial.stop)
@@ -263,20 +266,38 @@ def _guarded(name: str, job: Callable[[], None]) -> Callable[[], None]:
 
 
 @contextmanager
-def _owned(state: StateFolder) -> Iterator[None]:
-    """Hold the state folder; the lock goes with the process, however that ends."""
+def _owned(state: StateFolder) -> Iterator[int]:
+    """Hold the state folder; the lock goes with the process, however that ends.
+
+    Yields the descriptor of a second lock, for receiving processes to hold: while one of a node that was killed can
+    still acknowledge an instance, no other node looks what there is.
+    """
     try:
         state.folder.mkdir(parents=True, exist_ok=True)
-        file = (state.folder / "node.lock").open("w")
+        file, receiving = (state.folder / "node.lock").open("w"), (state.folder / "receiving.lock").open("w")
     except OSError as error:
         raise ConfigError(
             f"The state folder {state.folder} cannot be used ({error.strerror}); change [state] folder."
         ) from error
-    with file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
+    with file, receiving:
+        if not _locked(file):
             raise ConfigError(
                 f"Another node works in {state.folder}; stop it, or give this one its own [state] folder."
-            ) from error
-        yield
+            )
+        deadline = time.monotonic() + RECEIVING_END_SECONDS
+        while not _locked(receiving):
+            if time.monotonic() > deadline:
+                raise TransientError(
+                    f"A process of the node that worked in {state.folder} before still receives; end it."
+                )
+            time.sleep(0.02)
+        yield receiving.fileno()
+
+
+def _locked(file: TextIO) -> bool:
+    """Whether the lock is ours now."""
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        return False
+    return True

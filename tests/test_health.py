@@ -77,7 +77,7 @@ def test_a_fault_is_a_sentence_and_503(
     fault: dict[str, Any], said: str, store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     if not fault:
-        monkeypatch.setattr("qcnode.intake.storing.Room._measured", lambda self: (100, 200))
+        monkeypatch.setattr("qcnode.intake.room.Room._measured", lambda self: (100, 200))
     with node(store, tmp_path, **fault) as page:
         answer = page.get("/readyz")
         assert answer.status_code == 503

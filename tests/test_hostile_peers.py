@@ -32,7 +32,7 @@ class Node:
         self.received: list[Received] = []
         self.events: list[AssociationEvent] = []
         self.spool = Spool(folder)
-        settings = {"host": "127.0.0.1", "port": 0, "minimum_free_mb": 0} | settings
+        settings = {"host": "127.0.0.1", "port": 0, "minimum_free_mb": 0, "processes": 1} | settings
         self.listener = Listener(Dicom(**settings), self.spool, self.received.append, self.events.append)  # type: ignore[arg-type]
         self.listener.start()
 
@@ -52,12 +52,12 @@ def until(holds: Callable[[], bool], seconds: float = 10.0) -> None:
         time.sleep(0.005)
 
 
-def request_pdu(*syntaxes: str) -> bytes:
+def request_pdu(*syntaxes: str, abstract: str = MRImageStorage) -> bytes:
     """An A-ASSOCIATE-RQ that proposes to store MR images: contexts 1, 3, … in these transfer syntaxes."""
     request = A_ASSOCIATE()
     request.application_context_name = "1.2.840.10008.3.1.1.1"
     request.calling_ae_title, request.called_ae_title = "HOSTILE", "QCNODE"
-    contexts = [build_context(MRImageStorage, syntax) for syntax in syntaxes or (ExplicitVRLittleEndian,)]
+    contexts = [build_context(abstract, syntax) for syntax in syntaxes or (ExplicitVRLittleEndian,)]
     for number, context in enumerate(contexts):
         context.context_id = 2 * number + 1
     request.presentation_context_definition_list = contexts
@@ -84,10 +84,10 @@ def read_pdu(peer: socket.socket) -> bytes:
     return data
 
 
-def connected(node: Node, *syntaxes: str) -> socket.socket:
+def connected(node: Node, *syntaxes: str, abstract: str = MRImageStorage) -> socket.socket:
     """An association."""
     peer = socket.create_connection(("127.0.0.1", node.listener.port), timeout=20)
-    peer.sendall(request_pdu(*syntaxes))
+    peer.sendall(request_pdu(*syntaxes, abstract=abstract))
     assert read_pdu(peer)[0] == ACCEPTED
     return peer
 
@@ -199,7 +199,7 @@ def test_an_association_whose_thread_fails_is_aborted_and_is_one_line_in_the_log
         raise ZeroDivisionError("PATIENT^NAME")
 
     with monkeypatch.context() as context, connected(node) as peer:
-        context.setattr(node.listener, "perform", broken)
+        context.setattr(node.listener._behind, "perform", broken)
         peer.sendall(data_pdu(command(f"{SERIES}.1"), 3) + data_pdu(data_set(), 2))
         assert read_pdu(peer) == struct.pack(">BxL4x", ABORT, 4)
         assert peer.recv(1) == b"", "and the connection is closed"
@@ -216,7 +216,7 @@ def test_an_association_whose_thread_fails_is_aborted_and_is_one_line_in_the_log
 
 def test_stop_does_not_wait_for_who_never_asked_for_an_association(node: Node) -> None:
     with socket.create_connection(("127.0.0.1", node.listener.port)) as peer:
-        until(lambda: bool(node.listener._serving))
+        until(lambda: bool(node.listener._behind.connections))
         began = time.monotonic()
         node.listener.stop(drain_seconds=5.0)
         assert time.monotonic() - began < 3
@@ -325,7 +325,7 @@ def test_below_the_floor_instances_and_associations_are_refused_until_there_is_r
     caplog.set_level("INFO")
     node = Node(tmp_path, minimum_free_mb=500)
     disk = Disk()
-    monkeypatch.setattr("qcnode.intake.storing.os.statvfs", lambda folder: disk)
+    monkeypatch.setattr("qcnode.intake.room.os.statvfs", lambda folder: disk)
     try:
         with connected(node) as peer:
             assert store(peer, data_set()) == 0x0000
@@ -348,7 +348,7 @@ def test_below_the_floor_instances_and_associations_are_refused_until_there_is_r
 def test_a_small_disk_has_a_small_floor(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     disk = Disk()
     disk.f_blocks, disk.f_bavail = 6000, 500  # 24 MB, 2 of them free
-    monkeypatch.setattr("qcnode.intake.storing.os.statvfs", lambda folder: disk)
+    monkeypatch.setattr("qcnode.intake.room.os.statvfs", lambda folder: disk)
     node = Node(tmp_path, minimum_free_mb=500)
     try:
         still_serves(node)

@@ -80,6 +80,7 @@ def start(tmp_path: Path) -> Iterator[Start]:
         spool = Spool(tmp_path / "state")
         received: list[Received] = []
         events: list[AssociationEvent] = []
+        settings = {"processes": 1} | settings
         listener = Listener(Dicom(host="127.0.0.1", port=0, **settings), spool, received.append, events.append)
         listener.start()
         running.append(Running(listener, spool, received, events))
@@ -320,7 +321,7 @@ def test_a_failure_of_the_node_is_never_success(
     def broken(received: Received) -> None:
         raise RuntimeError("the node's own fault, on Doe^Jane")
 
-    listener = Listener(Dicom(host="127.0.0.1", port=0), spool := Spool(tmp_path), broken)
+    listener = Listener(Dicom(host="127.0.0.1", port=0, processes=1), spool := Spool(tmp_path), broken)
     listener.start()
     association = associate(Running(listener, spool))
     answer = association.send_c_store(sendable(classic_slice(1)))
@@ -387,7 +388,7 @@ def test_a_peer_that_could_not_be_checked_can_store_nothing(start: Start, monkey
         raise ValueError(address)
 
     node = start()
-    monkeypatch.setattr("qcnode.intake.listener.ip_address", broken)
+    monkeypatch.setattr("qcnode.intake.reception.ip_address", broken)
     association = associate(node)
     assert association.accepted_contexts == []
     assert not association.is_established

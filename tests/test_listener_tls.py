@@ -33,7 +33,13 @@ def start(tmp_path: Path, ours: Identity) -> Iterator[Callable[..., Listener]]:
 
     def start(**settings: Any) -> Listener:
         dicom = Dicom(
-            host="127.0.0.1", port=0, tls_port=0, tls_certificate=ours.certificate, tls_key=ours.key, **settings
+            host="127.0.0.1",
+            port=0,
+            processes=2,
+            tls_port=0,
+            tls_certificate=ours.certificate,
+            tls_key=ours.key,
+            **settings,
         )
         started.append(Listener(dicom, Spool(tmp_path / "state"), lambda received: None))
         started[-1].start()

@@ -75,7 +75,7 @@ def node(tmp_path: Path) -> Iterator[Node]:
     told: list[str] = []
     with Store.open(StateFolder(folder=tmp_path)) as store:
         steps = ProcedureSteps(store.performed, lambda: told.append("changed"))
-        settings = Dicom(host="127.0.0.1", port=0, minimum_free_mb=0)
+        settings = Dicom(host="127.0.0.1", port=0, minimum_free_mb=0, processes=1)
         listener = Listener(settings, Spool(tmp_path), lambda received: None, steps=steps)
         listener.start()
         yield Node(listener, store, told)
@@ -167,7 +167,9 @@ def test_images_and_steps_share_an_association(node: Node) -> None:
 
 
 def test_a_listener_without_a_ledger_and_a_deflated_context_offer_nothing(node: Node, tmp_path: Path) -> None:
-    bare = Listener(Dicom(host="127.0.0.1", port=0, minimum_free_mb=0), Spool(tmp_path), lambda received: None)
+    bare = Listener(
+        Dicom(host="127.0.0.1", port=0, minimum_free_mb=0, processes=1), Spool(tmp_path), lambda received: None
+    )
     bare.start()
     try:
         for port, syntax in ((bare.port, ImplicitVRLittleEndian), (node.port, DeflatedExplicitVRLittleEndian)):

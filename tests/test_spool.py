@@ -43,8 +43,9 @@ def spool(tmp_path: Path) -> Spool:
 
 
 def tree(folder: Path) -> dict[str, bytes]:
-    """Every file under the folder."""
-    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    """Every file under the folder but the lock."""
+    files = [path for path in folder.rglob("*") if path.is_file() and path.name != "lock"]
+    return {str(path.relative_to(folder)): path.read_bytes() for path in files}
 
 
 def test_an_instance_lies_under_its_series(spool: Spool, tmp_path: Path) -> None:
@@ -114,6 +115,60 @@ def test_concurrent_senders_of_one_instance_make_one(spool: Spool, tmp_path: Pat
         outcomes = list(pool.map(send, [FIRST, OTHER] * 4))
     assert sorted(outcomes) == sorted([Outcome.STORED, *[Outcome.DUPLICATE] * 3, *[Outcome.CONFLICT] * 4])
     assert sorted(tree(tmp_path).values()) == sorted([FIRST, OTHER])
+
+
+def test_what_comes_in_the_instant_before_its_folder_goes_stays(
+    spool: Spool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Retention has emptied the series, and another process puts an instance into it."""
+    spool.put(FIRST, SERIES, SOP)
+    other, real = Spool(tmp_path), Path.rmdir
+
+    def rmdir(folder: Path) -> None:
+        if folder.name == SERIES and folder.parent.name == "spool":
+            other.put(OTHER, SERIES, SOP + "2")
+        real(folder)
+
+    with monkeypatch.context() as context:
+        context.setattr(Path, "rmdir", rmdir)
+        spool.remove(SERIES)
+    assert list(spool.scan()) == [(SERIES, SOP + "2")]
+    assert spool.read(SERIES, SOP + "2") == OTHER
+
+
+def test_a_folder_that_goes_in_the_instant_before_a_name_comes_is_made_again(
+    spool: Spool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    other, real, links = Spool(tmp_path), os.link, list[Path]()
+
+    def link(temporary: Path, name: Path) -> None:
+        links.append(name)
+        if len(links) == 1:
+            other.remove(SERIES)
+        real(temporary, name)
+
+    monkeypatch.setattr(os, "link", link)
+    assert spool.put(FIRST, SERIES, SOP).outcome is Outcome.STORED
+    assert len(links) == 2
+    assert list(spool.scan()) == [(SERIES, SOP)]
+    monkeypatch.setattr(os, "link", lambda temporary, name: real(tmp_path / "gone", name))
+    monkeypatch.setattr(Path, "exists", lambda path: False)
+    with pytest.raises(FileNotFoundError):  # a temporary file that is gone does not make it try for ever
+        spool.put(FIRST, SERIES, SOP + "2")
+
+
+def test_a_folder_that_another_process_made_anew_is_synced_again(
+    spool: Spool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, one_sync: bool
+) -> None:
+    """What this process knew of the folder's name was of one that retention has removed."""
+    spool.put(FIRST, SERIES, SOP)
+    node, other = Spool(tmp_path), Spool(tmp_path)  # as in processes of their own: they share no memory
+    node.remove(SERIES)
+    (tmp_path / "spool" / SERIES).mkdir()  # by the other, which did not come to sync it
+    del other
+    paths, root = synced(monkeypatch), tmp_path / "spool"
+    spool.put(FIRST, SERIES, SOP)
+    assert paths[1:] == ([] if one_sync else [root / SERIES, root])
 
 
 @pytest.mark.parametrize(("series", "sop"), [("..", SOP), (SERIES, "../../x"), ("tmp", SOP), ("", SOP)])
@@ -347,6 +402,20 @@ def test_a_twin_waits_for_the_first_one_s_sync(spool: Spool, tmp_path: Path, mon
             spool.put(FIRST, SERIES, SOP)
         assert outcome.result(10) is Outcome.STORED
     assert spool.read(SERIES, SOP) == FIRST
+
+
+def test_what_was_put_is_told_while_a_crash_would_still_leave_its_trace(spool: Spool, tmp_path: Path) -> None:
+    """When it is durable, and before the temporary file goes, by which others find what was not told."""
+    told: list[tuple[Receipt, list[bytes]]] = []
+
+    def tell(receipt: Receipt) -> None:
+        told.append((receipt, [path.read_bytes() for path in (tmp_path / "spool" / "tmp").iterdir()]))
+
+    receipt = spool.put(FIRST, SERIES, SOP, tell)
+    assert told == [(receipt, [FIRST])]
+    with pytest.raises(ZeroDivisionError):
+        spool.put(OTHER, SERIES, SOP + "2", lambda receipt: 1 / 0)  # type: ignore[arg-type, return-value]
+    assert not list((tmp_path / "spool" / "tmp").iterdir())
 
 
 def test_a_document_is_replaced_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -115,7 +115,7 @@ def test_it_shows_the_node_its_queues_its_destinations_and_what_is_dead(
 
 
 def test_a_fault_is_shown_with_its_remedy(store: Store, page: httpx.Client, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("qcnode.intake.storing.Room._measured", lambda self: (100, 200))
+    monkeypatch.setattr("qcnode.intake.room.Room._measured", lambda self: (100, 200))
     shown = Markup(page.get("/system").text).text
     assert "✕ Not ready." in shown
     assert "minimum_free_mb; make room." in shown

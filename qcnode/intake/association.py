@@ -81,7 +81,9 @@ class Association:
         services: Services,
         limits: Limits,
         tls: ssl.SSLContext | None = None,
+        number: int = 0,
     ) -> None:
+        self.number = number  # of its connection, for the node
         self.address = address
         self.calling_ae = ""
         self.called_ae = ""

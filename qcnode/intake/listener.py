@@ -1,61 +1,46 @@
 """The listener: C-ECHO, C-STORE and MPPS SCP. Success is answered only for what a power cut can no longer lose.
 
-It refuses an association before any presentation context is looked at, with the reasons that PS3.8 Table 9-21 offers:
-
-- called AE title not recognised: another one than ours, where the configuration asks for ours;
-- calling AE title not recognised: one that is not listed, and equally a peer from outside the listed networks, as
-  PS3.8 has no reason that names an address;
-- local limit exceeded (transient): more associations than allowed, or a disk without enough free space.
-
-Each association has a thread; most of its time goes into waiting for the peer and the disk, without Python's lock.
+It keeps the doors and the count: it accepts connections, and knows which associations there are and what they carried.
+What is behind the doors (`reception.py`) runs in receiving processes (`receivers.py`), as Python's lock lets a process
+use one core; or, where there is to be one alone, in the node's own.
 """
 
 from __future__ import annotations
 
+import itertools
 import logging
 import os
 import socket
 import ssl
 import threading
-import time
 from collections.abc import Callable, Sequence
-from datetime import UTC, datetime
-from ipaddress import IPv6Address, ip_address
-
-from pynetdicom import _config, build_context
 
 from qcnode.config import Dicom
-from qcnode.errors import trail
-from qcnode.intake import dimse, mpps, negotiation
-from qcnode.intake.association import SUCCESS, UNRECOGNIZED_OPERATION, Answer, Association, Ending, Limits
-from qcnode.intake.associations import AssociationEvent, Associations, Kind
+from qcnode.intake import mpps
+from qcnode.intake.association import Answer
+from qcnode.intake.associations import AssociationEvent, Associations
 from qcnode.intake.completeness import AssociationState
-from qcnode.intake.negotiation import Accepted, Proposal, Rejection
+from qcnode.intake.dimse import Request
+from qcnode.intake.receivers import Receivers
+from qcnode.intake.reception import Reception, tls_of
+from qcnode.intake.room import MEGABYTE, Figures, Room
 from qcnode.intake.spool import Spool
-from qcnode.intake.storing import MEGABYTE, Received, Room, Storing
-from qcnode.intake.transport import Connection
-from qcnode.tls import server_context
+from qcnode.intake.storing import Received
 
 __all__ = ["AssociationEvent", "Associations", "Listener", "Received"]
 
 log = logging.getLogger(__name__)
 
-# pynetdicom's documented switch; its own log of PDUs and data sets would hold patient data.
-_config.LOG_HANDLER_LEVEL = "none"
-logging.getLogger("pynetdicom").setLevel(logging.WARNING)
-
-VERIFICATION = "1.2.840.10008.1.1"
-_REQUEST_SECONDS = 30.0  # the ARTIM timer of PS3.8 Section 9.1.5, at the most
+MOST_PROCESSES = 4  # without a setting: beyond it, the disk is the limit
 _WAITING_CONNECTIONS = 128  # that accept() has not seen yet: a console may open one for each instance
 _UNASSOCIATED = 128  # connections that may be without an association yet, or any more
 _POLL_SECONDS = 0.1  # until stop() is noticed
-_PATIENCE = 5  # by so much is an association's thread nicer than the rest: a verdict is waited for beside a child
 
 
 class Listener:
     """Receives instances into the spool; `received` and `on_event` are called from its threads and must not block.
 
-    Without `steps`, it offers no MPPS.
+    Without `steps`, it offers no MPPS. holding: see Receivers.
     """
 
     def __init__(
@@ -65,17 +50,27 @@ class Listener:
         received: Callable[[Received], None],
         on_event: Callable[[AssociationEvent], None] = lambda event: None,
         steps: mpps.ProcedureSteps | None = None,
+        holding: int | None = None,
     ) -> None:
         self.associations = Associations()
+        self.processes = settings.processes or min(len(os.sched_getaffinity(0)), MOST_PROCESSES)
         self._settings = settings
+        self._received = received
         self._on_event = on_event
         self._steps = steps
-        self._room = Room(spool.folder, settings.minimum_free_mb * MEGABYTE)
-        self._storing = Storing(spool, self._room, settings.maximum_instance_mb * MEGABYTE, received)
+        self._numbers = itertools.count(1)
+        figures = Figures(Room.FIRST + self.processes)
+        self._room = Room(spool.folder, settings.minimum_free_mb * MEGABYTE, figures)
+        offers_steps = steps is not None
+        self._behind: Reception | Receivers
+        if self.processes == 1:
+            self._behind = Reception(settings, spool, self._room, self, offers_steps=offers_steps)
+        else:
+            self._behind = Receivers(
+                settings, spool, figures, self, self.processes, offers_steps=offers_steps, holding=holding
+            )
         self._doors: list[tuple[socket.socket, ssl.SSLContext | None]] = []
         self._accepting: list[threading.Thread] = []
-        self._serving: dict[threading.Thread, Association] = {}
-        self._lock = threading.Lock()
         self._stopping = threading.Event()
 
     @property
@@ -85,8 +80,8 @@ class Listener:
 
     @property
     def listens(self) -> bool:
-        """Whether somebody is at every door."""
-        return bool(self._accepting) and all(thread.is_alive() for thread in self._accepting)
+        """Whether somebody is at every door, and behind them."""
+        return bool(self._accepting) and all(thread.is_alive() for thread in self._accepting) and self._behind.is_ready
 
     @property
     def room(self) -> Room:
@@ -105,20 +100,19 @@ class Listener:
         try:
             if settings.plain:
                 self._doors.append((_listening(settings.host, settings.port), None))
-            if settings.tls_certificate is not None:
-                key = settings.tls_key or settings.tls_certificate
-                context = server_context(settings.tls_certificate, key, settings.tls_client_ca)
+            if (context := tls_of(settings)) is not None:
                 self._doors.append((_listening(settings.host, settings.tls_port), context))
         except BaseException:
             self._close_doors()
             raise
+        self._behind.start()
         for door, tls in self._doors:
             name = "dicom-listener-tls" if tls else "dicom-listener"
             self._accepting.append(threading.Thread(target=self._accept, args=(door, tls), name=name, daemon=True))
             self._accepting[-1].start()
             log.info(
-                "listener_started ae=%r host=%s port=%d tls=%s",
-                *(settings.ae_title, settings.host, door.getsockname()[1], "yes" if tls else "no"),
+                "listener_started ae=%r host=%s port=%d tls=%s processes=%d",
+                *(settings.ae_title, settings.host, door.getsockname()[1], "yes" if tls else "no", self.processes),
             )
 
     def stop(self, drain_seconds: float = 5.0) -> None:
@@ -129,85 +123,56 @@ class Listener:
         for thread in self._accepting:
             thread.join()
         self._close_doors()
-        with self._lock:
-            serving = dict(self._serving)
-        for association in serving.values():
-            if not association.is_established:
-                association.abort()  # nothing was begun that could be lost
-        deadline = time.monotonic() + drain_seconds
-        for thread, association in serving.items():
-            thread.join(max(0.0, deadline - time.monotonic()))
-            if thread.is_alive():
-                association.abort()
-        for thread in serving:
-            thread.join(self._settings.network_timeout_seconds)
+        self._behind.stop(drain_seconds)
         self._accepting.clear()
         log.info("listener_stopped ae=%r", self._settings.ae_title)
 
-    # What associations ask of the listener
+    # What is told and asked from behind the doors
 
-    def admit(self, association: Association, proposal: Proposal) -> Accepted | Rejection:
-        """Refuse a peer that is not allowed, or too many; to any other, offer to store what it proposes."""
-        settings = self._settings
-        if not self._is_near(association.address):
-            return negotiation.PEER_NETWORK
-        if settings.calling_ae_titles and association.calling_ae not in settings.calling_ae_titles:
-            return negotiation.CALLING_AE_TITLE
-        if settings.require_called_ae_title and association.called_ae != settings.ae_title:
-            return negotiation.CALLED_AE_TITLE
-        if not self._room.has():
-            return negotiation.DISK_FLOOR
-        services = [build_context(VERIFICATION), *([mpps.context()] if self._steps is not None else [])]
-        accepted = proposal.accepted(settings.maximum_pdu_bytes, services)
-        if not self.associations.opened(association, settings.maximum_associations):
-            return negotiation.LOCAL_LIMIT
-        return accepted
+    def opened(self, number: int) -> bool:
+        """Whether there may be one more association; it counts from now on."""
+        return self.associations.opened(number, self._settings.maximum_associations)
 
-    def established(self, association: Association) -> None:
-        """Tell that it was accepted."""
-        self._tell("established", association)
+    def arrived(self, number: int, one: Received) -> None:
+        """An instance is in the spool for good: its association carries the series before the node hears of it."""
+        self.associations.carries(number, one.facts.series_instance_uid)
+        self._received(one)
 
-    def refuse(self, association: Association, request: dimse.Request, size: int) -> Answer | None:
-        """What there is no room for is not kept."""
-        answer = self._storing.refuse(association, request, size)
-        if request.field in mpps.FIELDS and self._steps is not None:
-            answer = self._steps.refuse(size, has_room=answer is None)
-            if answer is not None:
-                self._storing.forget(association)
-        return answer
+    def adopted(self, one: Received) -> None:
+        """An instance lies in the spool that a process stored which died before it told."""
+        self.associations.aborted(one.facts.series_instance_uid)
+        self._received(one)
+
+    def ended(self, number: int, state: AssociationState) -> None:
+        """The association is over; it counts no more."""
+        self.associations.ended(number, state)
+
+    def happened(self, number: int, event: AssociationEvent) -> None:
+        """For the log and the record."""
+        log.info(
+            "association_%s calling=%r called=%r address=%s%s",
+            *(event.kind, event.calling_ae, event.called_ae, event.address),
+            f" reason={event.reason!r}" if event.reason else "",
+        )
+        self._on_event(event)
 
     def perform(
-        self, association: Association, request: dimse.Request, transfer_syntax: str, data: Sequence[memoryview]
+        self, request: Request, transfer_syntax: str, data: Sequence[bytes | memoryview], calling_ae: str
     ) -> Answer:
-        """Answer an echo, store an instance, take a scanner's word on its procedure step."""
-        if request.field == dimse.Field.C_ECHO:
-            return Answer(SUCCESS)
-        if request.field == dimse.Field.C_STORE:
+        """Take a scanner's word on its procedure step."""
+        assert self._steps is not None, "it is not offered"
+        return self._steps.perform(request, transfer_syntax, data, calling_ae)
 
-            def carries(series_uid: str) -> None:
-                self.associations.carries(association, series_uid)
+    def left(self, number: int) -> None:
+        """The connection is closed."""
 
-            return self._storing.store(association, request, transfer_syntax, data, carries)
-        if request.field in mpps.FIELDS and self._steps is not None:
-            self._storing.forget(association)
-            return self._steps.perform(request, transfer_syntax, data, association.calling_ae)
-        return Answer(UNRECOGNIZED_OPERATION)
-
-    def ended(self, association: Association, kind: Ending, why: str) -> None:
-        """Its series remember how it ended, before anybody is told."""
-        self._storing.forget(association)
-        if association.is_established:
-            released = kind == "released"
-            self.associations.ended(association, AssociationState.RELEASED if released else AssociationState.ABORTED)
-        if association.is_established or kind == "rejected":
-            self._tell(kind, association, why)
-        else:
-            log.info("connection_ended address=%s why=%r", association.address, why)
-
-    # Behind the doors
+    # At the doors
 
     def _accept(self, door: socket.socket, tls: ssl.SSLContext | None) -> None:
         while not self._stopping.is_set():
+            if not self._behind.is_ready:  # who comes waits in the queue of the system
+                self._stopping.wait(_POLL_SECONDS)
+                continue
             try:
                 connected, address = door.accept()
             except TimeoutError:
@@ -216,49 +181,11 @@ class Listener:
                 log.error("accept_failed why=%r", error.strerror)
                 self._stopping.wait(_POLL_SECONDS)
                 continue
-            with self._lock:
-                too_many = len(self._serving) >= self._settings.maximum_associations + _UNASSOCIATED
-            if too_many:
+            if self._behind.connections >= self._settings.maximum_associations + _UNASSOCIATED:
                 log.warning("connection_refused address=%s why='too many connections'", address[0])
                 connected.close()
                 continue
-            self._serve(connected, address[0], tls)
-
-    def _serve(self, connected: socket.socket, address: str, tls: ssl.SSLContext | None) -> None:
-        """Serve the association in a thread of its own."""
-        seconds = self._settings.network_timeout_seconds
-        limits = Limits(self._settings.maximum_pdu_bytes, min(_REQUEST_SECONDS, seconds), seconds)
-        association = Association(Connection(connected), address, self, limits, tls)
-
-        def run() -> None:
-            os.nice(_PATIENCE)  # of this thread alone
-            try:
-                association.serve()
-            except Exception as error:  # one association's failure must not be another's
-                log.error("association_failed why=%s where=%r", type(error).__name__, trail(error))
-            finally:
-                with self._lock:
-                    del self._serving[thread]
-
-        thread = threading.Thread(target=run, name=f"association-{address}", daemon=True)
-        with self._lock:
-            self._serving[thread] = association
-        thread.start()
-
-    def _is_near(self, address: str) -> bool:
-        peer = ip_address(address)
-        if isinstance(peer, IPv6Address) and peer.ipv4_mapped is not None:
-            peer = peer.ipv4_mapped
-        networks = self._settings.peer_networks
-        return not networks or any(peer.version == network.version and peer in network for network in networks)
-
-    def _tell(self, kind: Kind, association: Association, reason: str = "") -> None:
-        calling, called, address = association.calling_ae, association.called_ae, association.address
-        log.info(
-            "association_%s calling=%r called=%r address=%s%s",
-            *(kind, calling, called, address, f" reason={reason!r}" if reason else ""),
-        )
-        self._on_event(AssociationEvent(kind, calling, called, address, datetime.now(UTC), reason))
+            self._behind.serve(connected, address[0], next(self._numbers), tls)
 
     def _close_doors(self) -> None:
         for door, _ in self._doors:

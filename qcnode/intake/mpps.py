@@ -8,6 +8,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
+from typing import TYPE_CHECKING
 
 from pynetdicom import build_context
 from pynetdicom.presentation import PresentationContext
@@ -18,7 +19,10 @@ from qcnode.intake.dimse import Element, Field, Request
 from qcnode.intake.facts import is_uid
 from qcnode.intake.procedure_step import TRANSFER_SYNTAXES, Status, Unacceptable, read_report
 from qcnode.intake.storing import part10_header
-from qcnode.ledger.performed import Change, PerformedSteps
+from qcnode.ledger.records import Change
+
+if TYPE_CHECKING:  # what receives needs no database
+    from qcnode.ledger.performed import PerformedSteps
 
 log = logging.getLogger(__name__)
 
@@ -41,6 +45,13 @@ def context() -> PresentationContext:
     return build_context(SOP_CLASS, list(TRANSFER_SYNTAXES))
 
 
+def refuse(size: int, *, has_room: bool) -> Answer | None:
+    """The answer to what is too large, or has no room, before all of it is there."""
+    if size > LARGEST_BYTES:
+        return _TOO_LARGE
+    return None if has_room else _NO_ROOM
+
+
 class ProcedureSteps:
     """The service; `told` is called after each change to a step, from the association's thread."""
 
@@ -48,13 +59,9 @@ class ProcedureSteps:
         self._steps = steps
         self._told = told
 
-    def refuse(self, size: int, *, has_room: bool) -> Answer | None:
-        """The answer to what is too large, or has no room, before all of it is there."""
-        if size > LARGEST_BYTES:
-            return _TOO_LARGE
-        return None if has_room else _NO_ROOM
-
-    def perform(self, request: Request, transfer_syntax: str, data: Sequence[memoryview], calling_ae: str) -> Answer:
+    def perform(
+        self, request: Request, transfer_syntax: str, data: Sequence[bytes | memoryview], calling_ae: str
+    ) -> Answer:
         """Create or change a step."""
         begins = request.field == Field.N_CREATE
         step_uid = request.uid(Element.AFFECTED_SOP_INSTANCE_UID if begins else Element.REQUESTED_SOP_INSTANCE_UID)

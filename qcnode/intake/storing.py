@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import logging
-import os
 import struct
-import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from pathlib import Path
 
 from pynetdicom import PYNETDICOM_IMPLEMENTATION_UID, PYNETDICOM_IMPLEMENTATION_VERSION
 
@@ -17,6 +14,7 @@ from qcnode.errors import PermanentError, trail
 from qcnode.intake.association import SUCCESS, Answer, Association
 from qcnode.intake.dimse import Element, Field, Request
 from qcnode.intake.facts import DataSetMismatch, Facts, is_uid, read_facts
+from qcnode.intake.room import Room
 from qcnode.intake.spool import Outcome, Receipt, Spool
 
 log = logging.getLogger(__name__)
@@ -27,7 +25,6 @@ DATA_SET_MISMATCH = 0xA900
 CANNOT_UNDERSTAND = 0xC000
 UNEXPECTED = 0xC001
 
-MEGABYTE = 1_000_000
 _WRITTEN = (Field.C_STORE, Field.N_CREATE, Field.N_SET)  # what is for the disk
 _FULL = Answer(OUT_OF_RESOURCES, "The disk has too little free space; send it again later.")
 _BUSY = Answer(OUT_OF_RESOURCES, "Too much is arriving at once; send it again later.")
@@ -44,66 +41,26 @@ class Received:
     at: datetime
 
 
-class Room:
-    """Whether the disk of a folder has more free space than the floor; a change is a line in the log.
-
-    The floor is never more than a twentieth of the disk, so that a small one can be used at all.
-    """
-
-    def __init__(self, folder: Path, floor_bytes: int) -> None:
-        self._folder = folder
-        self._floor_bytes = floor_bytes
-        self._lock = threading.Lock()
-        self._was_there = True
-
-    @property
-    def free_bytes(self) -> int:
-        """What can still be written."""
-        return self._measured()[0]
-
-    @property
-    def floor_bytes(self) -> int:
-        """What has to stay free."""
-        return self._measured()[1]
-
-    def has(self, size: int = 0) -> bool:
-        """Whether so many bytes can come and leave the floor free."""
-        free, floor = self._measured()
-        there = free - size >= floor
-        with self._lock:
-            if there is not self._was_there:
-                self._was_there = there
-                log.log(
-                    logging.INFO if there else logging.ERROR,
-                    "intake_%s free_mb=%d floor_mb=%d",
-                    *("resumed" if there else "refused", free // MEGABYTE, floor // MEGABYTE),
-                )
-        return there
-
-    def _measured(self) -> tuple[int, int]:
-        disk = os.statvfs(self._folder)
-        return disk.f_bavail * disk.f_frsize, min(self._floor_bytes, disk.f_blocks * disk.f_frsize // 20)
-
-
 class Storing:
-    """The storage service of a listener."""
+    """The storage service; `arrived` is called with what is in the spool for good, before its sender hears of it."""
 
-    def __init__(self, spool: Spool, room: Room, maximum_bytes: int, received: Callable[[Received], None]) -> None:
+    def __init__(
+        self, spool: Spool, room: Room, maximum_bytes: int, arrived: Callable[[Association, Received], None]
+    ) -> None:
         self._spool = spool
         self._room = room
         self._maximum_bytes = maximum_bytes
-        self._received = received
-        self._arriving: dict[Association, int] = {}  # bytes that each holds in memory of what it is being sent
+        self._arrived = arrived
 
     def refuse(self, association: Association, request: Request, size: int) -> Answer | None:
         """The answer to what is too large, or has no room, before anything of it is written; None to go on."""
-        self._arriving[association] = size
+        arriving = self._room.arriving(association, size)
         answer = None
         if size > self._maximum_bytes:
             answer = _TOO_LARGE
-        elif sum(list(self._arriving.values())) > 2 * self._maximum_bytes:
+        elif arriving > 2 * self._maximum_bytes:
             answer = _BUSY
-        elif request.field in _WRITTEN and not self._room.has(size):
+        elif request.field in _WRITTEN and not self._room.has(arriving):
             answer = _FULL
         if answer is not None:
             self.forget(association)
@@ -112,7 +69,7 @@ class Storing:
 
     def forget(self, association: Association) -> None:
         """It holds no instance in memory any more."""
-        self._arriving.pop(association, None)
+        self._room.arrived(association)
 
     def store(
         self,
@@ -120,15 +77,11 @@ class Storing:
         request: Request,
         transfer_syntax: str,
         data: Sequence[memoryview],
-        carries: Callable[[str], None],
     ) -> Answer:
-        """Answer Success only when a power cut can no longer lose the instance (PS3.4 Table B.2-1).
-
-        `carries` is told the series as soon as the instance is kept, before the node hears of it.
-        """
+        """Answer Success only when a power cut can no longer lose the instance (PS3.4 Table B.2-1)."""
         sop, calling_ae = _named(request), association.calling_ae
         try:
-            self._keep(b"".join((part10_header(request, transfer_syntax, calling_ae), *data)), calling_ae, carries)
+            self._keep(association, b"".join((part10_header(request, transfer_syntax, calling_ae), *data)))
         except DataSetMismatch as error:
             log.warning("instance_refused sop=%s why=%s", sop, error)
             return Answer(DATA_SET_MISMATCH, str(error))
@@ -145,15 +98,17 @@ class Storing:
             self.forget(association)
         return Answer(SUCCESS)
 
-    def _keep(self, part10: bytes, calling_ae: str, carries: Callable[[str], None]) -> None:
+    def _keep(self, association: Association, part10: bytes) -> None:
         facts = read_facts(part10)
-        receipt = self._spool.put(part10, facts.series_instance_uid, facts.sop_instance_uid)
-        carries(facts.series_instance_uid)
+
+        def told(receipt: Receipt) -> None:
+            self._arrived(association, Received(facts, receipt, association.calling_ae, datetime.now(UTC)))
+
+        receipt = self._spool.put(part10, facts.series_instance_uid, facts.sop_instance_uid, told)
         if receipt.outcome is Outcome.CONFLICT:
             log.warning("instance_conflict series=%s sop=%s", facts.series_instance_uid, facts.sop_instance_uid)
         if facts.data_set_sop_instance_uid is not None:
             log.warning("instance_renamed series=%s sop=%s", facts.series_instance_uid, facts.sop_instance_uid)
-        self._received(Received(facts, receipt, calling_ae, datetime.now(UTC)))
 
 
 def part10_header(request: Request, transfer_syntax: str, calling_ae: str) -> bytes:

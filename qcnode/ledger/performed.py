@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Collection
 from datetime import datetime
-from enum import Enum, auto
 from typing import Any
 
 from sqlalchemy import select
@@ -13,19 +12,11 @@ from sqlalchemy.orm import Session, selectinload
 from qcnode.ledger.database import Database, record
 from qcnode.ledger.models import Instance, PerformedSeries, PerformedStep, Series
 from qcnode.ledger.moves import reopen
-from qcnode.ledger.records import Announced, StepReport
+from qcnode.ledger.records import Announced, Change, StepReport
 from qcnode.states import State, StepState
 
 FINAL = (StepState.COMPLETED, StepState.DISCONTINUED)
 _OPEN_TO_NEWS = (State.READY, State.ASSESSING, State.ASSESSED, State.FAILED)  # RECEIVING waits for them anyway
-
-
-class Change(Enum):
-    """What became of a change to a step."""
-
-    DONE = auto()
-    UNKNOWN = auto()  # nobody created the step
-    TOO_LATE = auto()  # it has ended; nothing was changed
 
 
 class PerformedSteps:

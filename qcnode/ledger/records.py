@@ -5,9 +5,18 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from datetime import datetime
+from enum import Enum, auto
 from typing import Any
 
 from qcnode.states import DeliveryState, StepState
+
+
+class Change(Enum):
+    """What became of a change to a performed procedure step."""
+
+    DONE = auto()
+    UNKNOWN = auto()  # nobody created the step
+    TOO_LATE = auto()  # it has ended; nothing was changed
 
 
 @dataclass(frozen=True)

@@ -27,7 +27,13 @@ minimum_slices = 4
 threads = 1
 """
 START_SECONDS = 300.0  # that a restart may take on a machine with other work
-VICTIMS = {"everything": 4, "the node alone": 2, "a child": 3, "everything, and again while it starts": 1}
+VICTIMS = {
+    "everything": 4,
+    "the node alone": 2,
+    "a child": 2,
+    "a receiving process": 3,
+    "everything, and again while it starts": 1,
+}
 
 
 @dataclass
@@ -79,8 +85,9 @@ class Chaos:
     def _kill(self, victim: str, again: float, generator: random.Random) -> None:
         process = self.node.process
         assert process is not None
-        if victim == "a child":
-            children = sorted(pid for pid in descendants(process.pid) if not is_tracker(pid))
+        if victim in ("a child", "a receiving process"):
+            whose = is_receiver if victim == "a receiving process" else is_worker
+            children = sorted(filter(whose, descendants(process.pid)))
             if children:
                 pid = generator.choice(children)
                 self.note(f"kill child={pid} of {children} args={command_line(pid)[-120:]!r}")
@@ -133,9 +140,14 @@ def is_alive(pid: int) -> bool:
         return False
 
 
-def is_tracker(pid: int) -> bool:
-    """Whether it is multiprocessing's own tracker, which does no work of the node's."""
-    return "resource_tracker" in command_line(pid)
+def is_worker(pid: int) -> bool:
+    """Whether it does work of the node's, as multiprocessing's own tracker does not."""
+    return "resource_tracker" not in command_line(pid)
+
+
+def is_receiver(pid: int) -> bool:
+    """Whether it is a receiving process."""
+    return "qcnode.intake.receiver" in command_line(pid)
 
 
 def command_line(pid: int) -> str:
