@@ -6,10 +6,10 @@ None of them starts a thread or sleeps; the node's scheduler calls them, and so 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from concurrent.futures import BrokenExecutor
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from pathlib import Path
 
 from qcnode.config import Settings
@@ -28,6 +28,7 @@ from qcnode.worker import Job, Outcome
 log = logging.getLogger(__name__)
 
 Clock = Callable[[], datetime]
+RECORDED = timedelta(minutes=1)  # by then the ledger knows of what the spool took
 FINISH_TRIES = 4  # each waits for the ledger for a minute at the most
 
 
@@ -37,10 +38,12 @@ def adopt(store: Store, spool: Spool, now: datetime) -> int:
     Returns their number. A file whose header cannot be read stays where it is, and becomes an event.
     """
     known = store.known_instances()
+    return _adopt(store, spool, (found for found in spool.scan() if found not in known), now)
+
+
+def _adopt(store: Store, spool: Spool, found: Iterable[tuple[str, str]], now: datetime) -> int:
     batch: list[Received] = []
-    for series_uid, sop_instance_uid in spool.scan():
-        if (series_uid, sop_instance_uid) in known:
-            continue
+    for series_uid, sop_instance_uid in found:
         if spool.drop_torn(series_uid, sop_instance_uid):
             log.warning("torn_file_dropped series=%s sop=%s", series_uid, sop_instance_uid)
             continue
@@ -210,12 +213,17 @@ def retain_once(
 ) -> int:
     """Let go of the spooled images of one finished, delivered series whose time is over; returns how many instances.
 
-    `destinations` are those that the configuration names: images that one of them did not take wait for a person.
+    `destinations` are those that the configuration names: images that one of them did not take wait for a person. A
+    series of which something was sent again since its time began stays until the time of that is over.
     """
+    kept_since = now - max(timedelta(days=retention_days), RECORDED)
     for series_uid, sop_instance_uids in store.retainable(now, retention_days, destinations):
+        if spool.sent_since(series_uid, kept_since):
+            continue
         if store.mark_removed(series_uid, sop_instance_uids, now):
-            spool.remove(series_uid, sop_instance_uids)
-            return len(sop_instance_uids)
+            left = spool.remove(series_uid, sop_instance_uids, kept_since)
+            _adopt(store, spool, ((series_uid, uid) for uid in left), now)  # sent again in this very moment
+            return len(sop_instance_uids) - len(left)
     return 0
 
 

@@ -460,8 +460,11 @@ def test_their_associations_are_nicer_than_all_else(start: Start) -> None:
     node, ours = start(), os.getpriority(os.PRIO_PROCESS, 0)
     with node.peer():
         tasks = Path(f"/proc/{node.serving(1)}/task").glob("[0-9]*/stat")
-        niceness = [int(stat.read_text().rsplit(")", 1)[1].split()[16]) for stat in tasks]
-    assert sorted(niceness) == [ours, min(ours + 5, 19)], "the one that hears orders, and that of the association"
+        niceness = [int(stat.read_text().rsplit(")", 1)[1].split()[16]) for stat in sorted(tasks)]
+    nicer = min(ours + 5, 19)
+    assert niceness[0] == ours, "the one that hears orders"
+    assert niceness.count(nicer) == 1, "that of the association"
+    assert set(niceness) == {ours, nicer}, "a library may have threads of its own"
 
 
 def test_an_instance_whose_end_comes_later_is_served_by_the_same_process(start: Start) -> None:

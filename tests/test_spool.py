@@ -9,6 +9,7 @@ import stat
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -68,12 +69,13 @@ def test_a_file_is_for_the_node_alone(spool: Spool, tmp_path: Path) -> None:
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
 
 
-def test_a_duplicate_changes_nothing(spool: Spool, tmp_path: Path) -> None:
+def test_a_duplicate_changes_nothing_but_the_time(spool: Spool, tmp_path: Path) -> None:
     first = spool.put(FIRST, SERIES, SOP)
-    before = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*.dcm")}
+    before = {path: path.stat().st_ino for path in tmp_path.rglob("*.dcm")}
     again = spool.put(FIRST, SERIES, SOP)
     assert again == Receipt(Outcome.DUPLICATE, first.path, first.sha256, first.size)
-    assert {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*.dcm")} == before
+    assert {path: path.stat().st_ino for path in tmp_path.rglob("*.dcm")} == before
+    assert spool.read(SERIES, SOP) == FIRST
 
 
 def test_the_same_data_set_from_another_sender_is_a_duplicate(spool: Spool) -> None:
@@ -197,6 +199,25 @@ def test_what_arrived_since_is_not_removed(spool: Spool) -> None:
     spool.remove(SERIES, only={SOP})
     assert spool.instances(SERIES) == (SOP + "2",)
     spool.remove("1.2.3.999")
+
+
+@pytest.mark.parametrize("again", [FIRST, OTHER])
+def test_what_was_sent_again_is_not_removed(spool: Spool, tmp_path: Path, again: bytes) -> None:
+    """Its sender was told that it is here; so of the one, and of the other that is kept beside it."""
+    spool.put(FIRST, SERIES, SOP)
+    spool.put(FIRST, SERIES, SOP + "2")
+    for path in (tmp_path / "spool" / SERIES).iterdir():
+        os.utime(path, (0, 0))
+    moment = datetime.now(UTC) - timedelta(hours=1)
+    assert spool.sent_since(SERIES, moment) == set()
+    spool.put(again, SERIES, SOP)
+    assert spool.sent_since(SERIES, moment) == {SOP}
+    assert spool.remove(SERIES, before=moment) == (SOP,)
+    assert spool.instances(SERIES) == (SOP,)
+    assert len(list((tmp_path / "spool/conflicts").rglob("*.dcm"))) == (again == OTHER)
+    assert spool.remove(SERIES, before=datetime.now(UTC) + timedelta(hours=1)) == ()
+    assert tree(tmp_path / "spool/conflicts") == {}
+    assert spool.sent_since(SERIES, moment) == set()
 
 
 # A crash, between any two steps

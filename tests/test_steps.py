@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import random
 import tempfile
 from collections.abc import Callable, Iterator
@@ -290,6 +291,8 @@ def test_retention_lets_go_of_images_only_after_their_delivery(
     store: Store, spool: Spool, settings: Settings, swoop: bytes
 ) -> None:
     series_uid = put(spool, swoop)
+    (sop,) = spool.instances(series_uid)
+    os.utime(settings.state.folder / "spool" / series_uid / f"{sop}.dcm", (NOW.timestamp(), NOW.timestamp()))
     adopt(store, spool, NOW)
     assemble_once(store, unknown, settings, NOW)
     assess_once(store, spool, settings.state.folder, lambda job: answer(2, job), settings, lambda: NOW)
@@ -303,6 +306,54 @@ def test_retention_lets_go_of_images_only_after_their_delivery(
     assert retain_once(store, spool, 30, long_after) == 0
     assert spool.instances(series_uid) == ()
     assert adopt(store, spool, long_after) == 0
+
+
+def finished_long_ago(store: Store, spool: Spool, settings: Settings, swoop: bytes) -> tuple[str, Path]:
+    """A series of one instance that was graded and delivered, and its file in the spool, all a year ago."""
+    at = datetime.now(UTC) - timedelta(days=365)
+    series_uid = put(spool, swoop)
+    (sop,) = spool.instances(series_uid)
+    path = settings.state.folder / "spool" / series_uid / f"{sop}.dcm"
+    os.utime(path, (at.timestamp(), at.timestamp()))
+    adopt(store, spool, at)
+    assemble_once(store, unknown, settings, at)
+    assess_once(store, spool, settings.state.folder, lambda job: answer(2, job), settings, lambda: at)
+    for name in ("pacs", "alert-1"):
+        for due in store.deliveries.due(name, at):
+            store.deliveries.mark_sent(due.id, at)
+    return series_uid, path
+
+
+def test_an_instance_that_was_sent_again_is_kept_as_long_again(
+    store: Store, spool: Spool, settings: Settings, swoop: bytes
+) -> None:
+    _, path = finished_long_ago(store, spool, settings, swoop)
+    put(spool, swoop)
+    now = datetime.now(UTC)
+    assert retain_once(store, spool, 30, now) == 0
+    assert path.exists()
+    assert retain_once(store, spool, 0, now) == 0, "the ledger may not know of it yet"
+    assert retain_once(store, spool, 30, now + timedelta(days=31)) == 1
+    assert not path.exists()
+
+
+def test_an_instance_that_is_sent_again_while_retention_removes_it_is_not_lost(
+    store: Store, spool: Spool, settings: Settings, swoop: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It was marked; then its sender is told that it is here; only then would the file have gone."""
+    series_uid, path = finished_long_ago(store, spool, settings, swoop)
+    real = spool.remove
+
+    def remove(*arguments: Any) -> tuple[str, ...]:
+        put(spool, swoop)
+        return real(*arguments)
+
+    monkeypatch.setattr(spool, "remove", remove)
+    now = datetime.now(UTC)
+    assert retain_once(store, spool, 30, now) == 0
+    assert path.exists()
+    assert store.known_instances() == {(series_uid, path.stem)}
+    assert store.retainable(now, 30) == [(series_uid, (path.stem,))]
 
 
 def test_a_result_outlives_a_ledger_that_is_held_for_a_while(

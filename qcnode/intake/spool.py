@@ -26,6 +26,7 @@ import weakref
 from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from datetime import datetime
 from enum import StrEnum
 from pathlib import Path
 
@@ -102,6 +103,8 @@ class Spool:
         ):
             outcome = Outcome.STORED
             is_new = self._linked(temporary, name)
+            if not is_new:
+                os.utime(name)  # its sender wants it kept: see remove()
             if not is_new and data_set_digest(name.read_bytes()) == digest:
                 outcome = Outcome.DUPLICATE
             elif not is_new:
@@ -162,13 +165,31 @@ class Spool:
             path.unlink()
         return len(left)
 
-    def remove(self, series_uid: str, only: Collection[str] | None = None) -> None:
-        """Delete a series, or only these of its instances; its conflicts go with its last instance."""
+    def sent_since(self, series_uid: str, moment: datetime) -> set[str]:
+        """The SOP Instance UIDs of a series' instances that came, or came again, at this moment or later."""
+        return {uid for uid in self.instances(series_uid) if _is_since(self._path(series_uid, uid), moment)}
+
+    def remove(
+        self, series_uid: str, only: Collection[str] | None = None, before: datetime | None = None
+    ) -> tuple[str, ...]:
+        """Delete a series, or only these of its instances; its conflicts go with its last instance.
+
+        Returns those that were left because they came, or came again, at the moment `before` or later: somebody was
+        told, or is about to be, that they are here.
+        """
         folder, conflicts = self._path(series_uid, "0").parent, self._conflicts / series_uid
+        left: list[str] = []
         for sop_instance_uid in self.instances(series_uid):
             if only is None or sop_instance_uid in only:
                 with self._alone(name := self._path(series_uid, sop_instance_uid)):
-                    name.unlink(missing_ok=True)
+                    if before is not None and _is_since(name, before):
+                        left.append(sop_instance_uid)
+                    else:
+                        name.unlink(missing_ok=True)
+        self._remove_emptied(series_uid, folder, conflicts)
+        return tuple(left)
+
+    def _remove_emptied(self, series_uid: str, folder: Path, conflicts: Path) -> None:
         with self._alone(conflicts):  # while no other comes, which would be of an instance that is here
             if self.instances(series_uid):
                 return
@@ -257,6 +278,13 @@ def write_durably(path: Path, data: bytes) -> None:
         temporary.unlink(missing_ok=True)
     sync_folder(path.parent)
     sync_folder(path.parent.parent)
+
+
+def _is_since(path: Path, moment: datetime) -> bool:
+    try:
+        return path.stat().st_mtime >= moment.timestamp()
+    except FileNotFoundError:
+        return False
 
 
 @contextmanager
