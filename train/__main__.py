@@ -249,9 +249,9 @@ def export(
 ) -> None:
     """Write a weights folder, calibrated on the run's validation subjects and measured on its test subjects."""
     from qcnode.ensemble.runtime import Ensemble
-    from train.export import add_figures, calibrated, write_weights
+    from train.export import add_figures, calibrated, with_slices, write_weights
     from train.report import figures, graded, table
-    from train.split import VALIDATION
+    from train.split import TRAIN, VALIDATION
 
     manifest = write_weights(
         runs,
@@ -261,7 +261,9 @@ def export(
         contrasts=contrast or ["T2w"],
         created=datetime.now(UTC).replace(microsecond=0),
     )
-    validation = inputs_of(data, cache, read_split(runs), [VALIDATION], manifest.preprocessing, copies=False)
+    split = read_split(runs)
+    manifest = with_slices(manifest, inputs_of(data, cache, split, [TRAIN], manifest.preprocessing), out)
+    validation = inputs_of(data, cache, split, [VALIDATION], manifest.preprocessing, copies=False)
     manifest = calibrated(manifest, Ensemble.load(out), validation, out)
     test = test_inputs(data, cache, runs, manifest.preprocessing)
     found = {a: figures(its) for a, its in graded(Ensemble.load(out), test).items()}

@@ -9,16 +9,20 @@ from datetime import datetime
 from pathlib import Path
 
 import numpy as np
+import torch
 from safetensors.torch import load_file, save
 
 from qcnode.artifacts import Artifact
 from qcnode.ensemble.runtime import Ensemble
+from qcnode.ensemble.stacks import can_be_laid, slices_there
 from qcnode.ensemble.weights import MANIFEST, Figures, Manifest, MemberEntry
 from qcnode.errors import ConfigError
 from qcnode.imaging.preprocess import INPUT_SHAPES, PREPROCESSING
 from train.calibrate import fitted_calibration
 from train.dataset import Inputs
 from train.progress import progress
+
+_FEWEST = 1  # percentile: a few cut scans are not what a member knows
 
 
 def write_weights(
@@ -56,6 +60,24 @@ def write_weights(
     )
     _save(manifest, out)
     return manifest
+
+
+def with_slices(manifest: Manifest, training: Inputs, out: Path) -> Manifest:
+    """The manifest with how many slices the training scans have, for members that look for them; written in place."""
+    counts = []
+    for image in progress(training.images, "slices"):
+        first, last = slices_there(torch.from_numpy(np.array(image)))
+        counts.append(last - first)
+    fewest, usual = (int(found) for found in np.percentile(counts, (_FEWEST, 50), method="lower"))
+    members = [
+        entry.model_copy(update={"slices": (fewest, usual)})
+        if can_be_laid(entry.artifact, entry.encoder, entry.preprocessing)
+        else entry
+        for entry in manifest.members
+    ]
+    complete = manifest.model_copy(update={"members": tuple(members)})
+    _save(complete, out)
+    return complete
 
 
 def calibrated(manifest: Manifest, ensemble: Ensemble, validation: Inputs, out: Path) -> Manifest:

@@ -19,6 +19,7 @@ from torch import Tensor
 from qcnode.artifacts import Artifact
 from qcnode.ensemble.model import Member
 from qcnode.ensemble.networks import CompactResNet
+from qcnode.ensemble.stacks import back_and_forth
 
 _AS_LARGE_AS_THE_HEAD = frozenset({Artifact.POSITIONING, Artifact.CONTRAST, Artifact.DISTORTION})
 _WINDOW = 4  # slices that are graded together
@@ -76,9 +77,8 @@ def own_margins(member: Member, slices: Tensor, each: Each = map) -> NDArray[np.
 
 def _window_margins(member: Member, slices: Tensor, starts: list[int]) -> list[float]:
     """Those of the windows that begin at these slices, each laid back and forth."""
-    there = torch.arange(_WINDOW, device=slices.device)
-    back_and_forth = torch.cat([there, there.flip(0)]).repeat(_DEPTH // (2 * _WINDOW))
-    stacks = torch.stack([slices[start + back_and_forth] for start in starts])[:, None]
+    order = torch.tensor(back_and_forth(_WINDOW, _DEPTH), device=slices.device)
+    stacks = torch.stack([slices[start + order] for start in starts])[:, None]
     with torch.inference_mode():
         severity = member(stacks.contiguous(memory_format=torch.channels_last_3d)).severity
         margins: list[float] = (severity[:, 1:].logsumexp(1) - severity[:, 0]).tolist()

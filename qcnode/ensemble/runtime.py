@@ -18,6 +18,7 @@ from qcnode.artifacts import Artifact, Plane, Severity
 from qcnode.ensemble.calibration import Calibration, named, probabilities
 from qcnode.ensemble.explanation import carrying_slices
 from qcnode.ensemble.model import Member, channels_last
+from qcnode.ensemble.stacks import laid_out
 from qcnode.ensemble.weights import Manifest, MemberEntry, read_manifest, shipped_folder, verified_file
 from qcnode.errors import ConfigError
 from qcnode.imaging.preprocess import INPUT_SHAPES
@@ -34,6 +35,7 @@ class Ensemble:
         self.preprocessing = manifest.preprocessing
         self.device = device
         self._members = members
+        self._slices = {m.artifact: m.slices for m in manifest.members}
         self._calibration = {m.artifact: Calibration(m.temperature, m.bias, m.emphasis) for m in manifest.members}
         # A thread for a member, not all threads for each: where another process wants a core too, threads that share
         # an operation wait for the slowest of them after every operation, and one grade takes ten times as long.
@@ -80,13 +82,15 @@ class Ensemble:
     def logits(self, network_input: NDArray[np.float32]) -> dict[Artifact, NDArray[np.float32]]:
         """What each member's severity head says, (3,), before calibration."""
         images = self._batch(network_input)
+        stacks = {known: laid_out(images, known) for known in set(self._slices.values())}
 
-        def said(member: Member) -> NDArray[np.float32]:
+        def said(artifact: Artifact) -> NDArray[np.float32]:
             with torch.inference_mode():
-                logits: NDArray[np.float32] = member(images).severity[0].cpu().numpy()
+                output = self._members[artifact](stacks[self._slices[artifact]])
+                logits: NDArray[np.float32] = output.severity[0].cpu().numpy()
                 return logits
 
-        return dict(zip(self._members, self._threads.map(said, self._members.values()), strict=True))
+        return dict(zip(self._members, self._threads.map(said, self._members), strict=True))
 
     def plane(self, network_input: NDArray[np.float32]) -> Plane:
         """The plane that most members' second heads name; a check of the preprocessing, not of the scan."""

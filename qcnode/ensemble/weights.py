@@ -61,6 +61,7 @@ class MemberEntry(_Strict):
     temperature: float = Field(1.0, gt=0)  # with bias and emphasis: qcnode.ensemble.calibration
     bias: tuple[float, float, float] = (0.0, 0.0, 0.0)
     emphasis: tuple[float, float, float] = (1.0, 1.0, 1.0)
+    slices: tuple[int, int] | None = None  # the fewest and the usual number it knows: qcnode.ensemble.stacks
     training: dict[str, object]  # the configuration of `python -m train fit`
     commit: str
     figures: Figures | None = None  # None only while export is measuring them
