@@ -135,6 +135,7 @@ def test_the_figures_are_the_ledger_s_and_name_nobody(store: Store, tmp_path: Pa
         v for k, v in found.items() if k.startswith("qcnode_deliveries pacs") and k.endswith("dead")
     )
     assert found["qcnode_associations"] == 0
+    assert 1 <= found["qcnode_receiving_processes"] <= 4
     assert found["qcnode_weights_loaded"] == 1
     assert found["qcnode_disk_free_bytes"] > found["qcnode_disk_floor_bytes"] > 0
     assert any(name.startswith("process_") for name in found)

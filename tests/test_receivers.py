@@ -362,6 +362,7 @@ def test_processes_that_cannot_live_are_started_ever_more_seldom(
         until(lambda: caplog.text.count("receiving_process_ended") == 8)
         assert time.monotonic() - began > 0.2 + 0.4 + 0.8
         assert not listener.listens
+        assert listener.ready == 0 < listener.processes
     finally:
         listener.stop()
 

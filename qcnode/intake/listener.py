@@ -81,7 +81,12 @@ class Listener:
     @property
     def listens(self) -> bool:
         """Whether somebody is at every door, and behind them."""
-        return bool(self._accepting) and all(thread.is_alive() for thread in self._accepting) and self._behind.is_ready
+        return bool(self._accepting) and all(thread.is_alive() for thread in self._accepting) and self.ready > 0
+
+    @property
+    def ready(self) -> int:
+        """How many of the `processes` take connections."""
+        return self._behind.ready
 
     @property
     def room(self) -> Room:
@@ -170,7 +175,7 @@ class Listener:
 
     def _accept(self, door: socket.socket, tls: ssl.SSLContext | None) -> None:
         while not self._stopping.is_set():
-            if not self._behind.is_ready:  # who comes waits in the queue of the system
+            if not self.ready:  # who comes waits in the queue of the system
                 self._stopping.wait(_POLL_SECONDS)
                 continue
             try:

@@ -83,9 +83,9 @@ class Receivers:
         self._stopping, self._serving = threading.Event(), threading.Event()
 
     @property
-    def is_ready(self) -> bool:
-        """Whether any process takes connections."""
-        return any(process.is_ready for process in list(self._processes.values()))
+    def ready(self) -> int:
+        """How many processes take connections."""
+        return sum(process.is_ready for process in list(self._processes.values()))
 
     @property
     def connections(self) -> int:

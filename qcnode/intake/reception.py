@@ -89,9 +89,9 @@ class Reception:
         self._lock = threading.Lock()
 
     @property
-    def is_ready(self) -> bool:
-        """It always is."""
-        return True
+    def ready(self) -> int:
+        """How many processes take connections: this one."""
+        return 1
 
     @property
     def connections(self) -> int:

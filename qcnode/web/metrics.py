@@ -62,6 +62,9 @@ def _of_node(running: Running) -> Iterator[Metric]:
     yield GaugeMetricFamily(
         "qcnode_associations", "DICOM associations that are open.", len(running.listener.associations)
     )
+    yield GaugeMetricFamily(
+        "qcnode_receiving_processes", "Processes that take DICOM connections.", running.listener.ready
+    )
     yield GaugeMetricFamily("qcnode_disk_free_bytes", "Free space under the spool.", room.free_bytes)
     yield GaugeMetricFamily("qcnode_disk_floor_bytes", "Free space below which all is refused.", room.floor_bytes)
     yield GaugeMetricFamily(
