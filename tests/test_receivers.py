@@ -222,6 +222,7 @@ def test_a_series_that_came_over_two_of_them_is_released_with_the_second(start: 
     first, second = node.peer(), node.peer()
     assert node.spread == [1, 1]
     assert [store(peer, data_set(number=n), f"{SERIES}.{n}") for n, peer in ((1, first), (2, second))] == [SUCCESS] * 2
+    until(lambda: len(node.received) == 2)  # both processes told, but the node hears each in a thread of its own
     release(first)
     until(lambda: "released" in [event.kind for event in node.events])
     assert state(SERIES) is AssociationState.OPEN
