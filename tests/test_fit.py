@@ -6,11 +6,13 @@ import json
 import shutil
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from lisa_folder import write_lisa_folder
+from numpy.typing import NDArray
 from safetensors.torch import load_file, save_file
 
 from qcnode.artifacts import Artifact, Plane
@@ -23,6 +25,7 @@ from qcnode.imaging.preprocess import INPUT_SHAPE
 from train import loop
 from train.__main__ import main
 from train.config import FitConfig
+from train.dataset import Inputs
 from train.export import write_weights
 from train.shared import Shared, new_member
 
@@ -116,6 +119,26 @@ def test_a_loss_that_is_no_number_is_told_and_not_trained_on(
     command = ["fit", "--data", str(data), "--out", str(tmp_path / "run"), "--artifact", "Motion", *TINY]
     assert main(command) == 2
     assert "no longer a number; set bf16 = false" in " ".join(capsys.readouterr().err.split())
+
+
+def test_a_member_that_sees_scans_without_their_background_is_validated_on_such_too(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    validated, graded = [], loop.severity_logits
+
+    def severity_logits(model: Member, severity: Any, scans: Inputs, *, bf16: bool) -> NDArray[np.float32]:
+        validated.append(scans)
+        return graded(model, severity, scans, bf16=bf16)
+
+    monkeypatch.setattr(loop, "severity_logits", severity_logits)
+    config = tmp_path / "air.toml"
+    config.write_text("emptied = 0.5\n")
+    command = ["fit", "--data", str(data), "--out", str(tmp_path / "run"), "--artifact", "Noise", *TINY]
+    assert main([*command, "--config", str(config)]) == 0
+    scans = validated[-1].images
+    half = len(scans) // 2
+    assert len(scans) == 2 * half > 0
+    assert all(np.count_nonzero(air) < np.count_nonzero(scan) for scan, air in zip(scans, scans[half:], strict=False))
 
 
 def test_the_same_seed_gives_the_same_member(data: Path, tmp_path: Path) -> None:

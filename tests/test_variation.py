@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from pydantic import ValidationError
 from scipy import ndimage
 
 from qcnode.artifacts import Artifact
 from train.config import FitConfig
-from train.variation import Image, Variation, drawn, varied
+from train.variation import Image, Variation, drawn, varied, without_air
 
 ALL = frozenset(Artifact)
 
@@ -46,6 +47,30 @@ def test_full_variation_keeps_the_voxels_values_where_an_artifact_is_a_matter_of
     for seed in range(5):
         one = varied(padded, frozenset({Artifact.NOISE}), config, np.random.default_rng(seed))
         np.testing.assert_array_equal(np.sort(one, axis=None), np.sort(padded, axis=None))
+
+
+@pytest.mark.parametrize("kind", [np.float16, np.float32])
+def test_without_air_a_head_keeps_its_voxels_and_nothing_is_around_it(kind: type) -> None:
+    generator = np.random.default_rng(3)
+    z, y, x = np.meshgrid(*(np.linspace(-1, 1, n) for n in (12, 48, 48)), indexing="ij")
+    radius = np.hypot(np.hypot(x, y), 0.5 * z)
+    inside, ventricle = radius < 0.6, radius < 0.15
+    scan = np.where(inside & ~ventricle, 1.0, 0.0) + 0.05 * generator.random(inside.shape)
+    emptied = without_air(scan.astype(kind), 0.15)
+    assert emptied.dtype == kind
+    assert not emptied[radius > 0.85].any()
+    core = radius < 0.55  # the ventricle with it
+    np.testing.assert_array_equal(emptied[core], scan.astype(kind)[core])
+    np.testing.assert_array_equal(without_air(np.zeros((2, 4, 4), kind) + 1, 2.0), np.ones((2, 4, 4)))
+
+
+def test_some_scans_are_seen_without_their_air_where_that_is_asked_for() -> None:
+    config, noise = FitConfig(emptied=0.25), frozenset({Artifact.NOISE})
+    seen = [drawn(noise, config, np.random.default_rng(seed)).air for seed in range(400)]
+    assert 60 < sum(air is not None for air in seen) < 140
+    assert drawn(noise, FitConfig(), np.random.default_rng(0)).air is None
+    with pytest.raises(ValidationError, match="emptied goes with"):
+        FitConfig(emptied=0.25, variation="none")
 
 
 @pytest.mark.parametrize("kind", [np.float16, np.float32])

@@ -78,6 +78,7 @@ class FitConfig(BaseModel):
     bf16: bool = True  # autocast; the shipped figures are measured in float32
     redraw: float = Field(0.0, ge=0, le=1)  # share of a member's scans on which its artifact is drawn anew
     variation: Literal["full", "half-turn", "none"] = "full"  # of the scans, from epoch to epoch: train/variation.py
+    emptied: float = Field(0.0, ge=0, le=1)  # share of scans seen as if their background were zero, beside the above
     intensity_jitter: float = 0.05  # standard deviation of the log of a scan's intensity scale
     gamma_jitter: float = 0.2  # of the log of its exponent, where no trained artifact is a matter of intensity
     members: dict[Artifact, dict[str, Any]] = {}  # what is different for the member of an artifact
@@ -98,6 +99,8 @@ class FitConfig(BaseModel):
     def _looks_are_made_once(self) -> FitConfig:
         if self.redraw and self.encoder in _LOOKS:
             raise ValueError(f"{self.encoder} looks at each scan once; set redraw to 0, and give `fit` --renders")
+        if self.emptied and self.encoder in _LOOKS:
+            raise ValueError(f"{self.encoder} looks at each scan once; set emptied to 0")
         if self.mask_weight and self.measure_weight:
             raise ValueError("mask_weight and measure_weight are two third tasks; set one of them to 0")
         return self
@@ -111,6 +114,8 @@ class FitConfig(BaseModel):
                 f'with preprocessing = "{self.preprocessing}", nothing is redrawn, and variation is "half-turn"'
                 ' or "none"'
             )
+        if self.emptied and self.variation != "full":
+            raise ValueError('emptied goes with variation = "full"; set one or the other')
         if self.preprocessing == CUBE and self.model == "network" and self.encoder.startswith(_OF_INTENSITIES):
             raise ValueError(f'{self.encoder} reckons with intensities above zero; name another for "{CUBE}"')
         for key in ("model", "preprocessing"):

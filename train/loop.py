@@ -35,6 +35,7 @@ from train.measures import Measuring, measures_loss
 from train.metrics import macro_f1
 from train.reweight import reweighted_loss
 from train.shared import SHARED, Shared
+from train.variation import also_without_air
 
 log = logging.getLogger(__name__)
 CURVE = "{}.epochs.csv"  # the training loss and validation macro F1 of every epoch
@@ -110,6 +111,7 @@ def fit_member(
 ) -> None:
     """Train one artifact's member; keep its best epoch: the highest calibrated macro F1 on validation subjects.
 
+    Where it is to see scans without their background, half of those that it is validated on are.
     Ties go to the later epoch. The one before the first step counts, so that a member is never worse than what it began
     as. Writes <artifact>.safetensors and beside it <artifact>.json, which says all that the manifest will.
     board: the folder of TensorBoard's logs, where they are wanted.
@@ -125,6 +127,8 @@ def fit_member(
     member = ranks.synchronised(channels_last(member.to(device())))
     segmenting = channels_last(Segmenting(member).to(device())) if config.mask_weight else None
     measuring = Measuring(member, artifact).to(device()) if config.measure_weight else None
+    if config.emptied:
+        validation = also_without_air(validation)
     target, truth = training.labels[:, index], validation.labels[:, index]
     epochs = _epochs(config, artifact, target, generator)
     loss_function = loss_of(config, target)

@@ -11,10 +11,12 @@ from dataclasses import dataclass, replace
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from scipy import ndimage
 from torch.nn import functional as F
 
 from qcnode.artifacts import Artifact
 from train.config import FitConfig
+from train.dataset import Inputs
 
 Image = NDArray[np.float32]
 Half = NDArray[np.float16]
@@ -25,6 +27,8 @@ _KEPT_BY_TURNING = frozenset({Artifact.MOTION, Artifact.CONTRAST, Artifact.DISTO
 _KEPT_BY_GAMMA = frozenset({Artifact.POSITIONING, Artifact.MOTION, Artifact.DISTORTION})
 _TURN_DEGREES, _SCALE, _TURNED_SHARE = 15.0, 0.1, 0.7
 _HALF_TURN_DEGREES = 180.0
+_AIR = (0.08, 0.25)  # below such a share of the head's brightness a reconstruction may take it for background
+_USUAL_AIR = 0.15
 _SHIFT_VOXELS = (2, 8, 8)  # at most, along (slice, row, column); one within the slice where Positioning is trained
 
 
@@ -36,6 +40,7 @@ class Variation:
     transposed: bool = False  # rows and columns exchanged
     scale: float = 1.0  # of intensities
     exponent: float = 1.0  # of intensities
+    air: float | None = None  # share of the head's brightness below which all around it is set to zero
     turn: tuple[float, float] | None = None  # within the slices: radians, and the scale of lengths
     shift_voxels: tuple[int, ...] | None = None  # along (slice, row, column)
 
@@ -48,6 +53,8 @@ class Variation:
 
     def into(self, out: Image, image: Image | Half) -> None:
         """Write the image varied into `out`, which holds zeros: a scan's place in a batch, say."""
+        if self.air is not None:
+            image = without_air(image, self.air)
         moved: Image | Half = np.flip(image, self.mirrored) if self.mirrored else image
         if self.transposed:
             moved = moved.transpose(0, 2, 1)
@@ -69,13 +76,14 @@ class Variation:
 
     def of_mask(self, mask: Image) -> Image:
         """What stands voxel by voxel beside the image, moved as it is; intensities stay."""
-        return replace(self, scale=1.0, exponent=1.0).of(mask)
+        return replace(self, scale=1.0, exponent=1.0, air=None).of(mask)
 
 
 def drawn(artifacts: Set[Artifact], config: FitConfig, generator: np.random.Generator) -> Variation:
     """A variation as the configuration says, for members that are trained on these artifacts.
 
-    "full": mirrored, transposed and shifted by whole voxels; turned or on another curve where that is safe.
+    "full": mirrored, transposed and shifted by whole voxels; turned or on another curve where that is safe; some
+    without their background where that is asked for.
     "half-turn": half of the images turned within their slices by up to 180 degrees, as BRIQA and Kim et al. do,
     whatever the artifact. "none": as it is.
     """
@@ -93,12 +101,37 @@ def drawn(artifacts: Set[Artifact], config: FitConfig, generator: np.random.Gene
         turn = _turn(generator, _TURN_DEGREES, _SCALE)
     most = (0, 1, 1) if Artifact.POSITIONING in artifacts else _SHIFT_VOXELS
     shift = tuple(int(generator.integers(-voxels, voxels + 1)) for voxels in most)
-    return Variation(mirrored, transposed, scale, exponent, turn, shift)
+    is_emptied = config.emptied and generator.random() < config.emptied
+    air = float(generator.uniform(*_AIR)) if is_emptied else None
+    return Variation(mirrored, transposed, scale, exponent, air, turn, shift)
 
 
 def varied(image: Image, artifacts: Set[Artifact], config: FitConfig, generator: np.random.Generator) -> Image:
     """The image varied as `drawn` says."""
     return drawn(artifacts, config, generator).of(image)
+
+
+def without_air(image: Image | Half, share: float) -> Image | Half:
+    """The image (slice, row, column; rows and columns even) with zeros outside the head's outline.
+
+    The outline is that of the largest piece, smoothed, above `share` of its 95th percentile, its holes filled.
+    """
+    slices, rows, columns = image.shape
+    pairs = image.reshape(slices, rows // 2, 2, columns // 2, 2).mean((2, 4), dtype=np.float32)
+    smooth = ndimage.gaussian_filter(pairs, (0.5, 1, 1))
+    pieces, count = ndimage.label(smooth > share * np.percentile(smooth[smooth > 0], 95))
+    if not count:
+        return image
+    head = pieces == np.bincount(pieces.ravel())[1:].argmax() + 1
+    filled = np.stack([ndimage.binary_fill_holes(each) for each in head])
+    emptied: Image | Half = np.where(filled.repeat(2, 1).repeat(2, 2), image, image.dtype.type(0))
+    return emptied
+
+
+def also_without_air(data: Inputs) -> Inputs:
+    """The scans, and once more as if their background were zero."""
+    emptied = [np.asarray(without_air(image, _USUAL_AIR), np.float16) for image in data.images]
+    return data.with_more(replace(data, images=emptied, masks=()))
 
 
 def _turn(generator: np.random.Generator, most_degrees: float, most_scale: float = 0.0) -> tuple[float, float]:
