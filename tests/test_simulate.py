@@ -222,3 +222,14 @@ def test_a_corpus_has_true_rows_and_can_be_grown(tmp_path: Path) -> None:
     written = volume_from_nifti(out / name).array
     expected = np.rint(again.volume.array * record["gain"])
     assert np.sort(written.ravel()) == pytest.approx(np.sort(expected.ravel()))
+
+
+def test_a_varied_scan_is_of_another_scanner_and_its_labels_are_as_true(tmp_path: Path) -> None:
+    found = sources(write_brains(tmp_path / "brains")) + phantoms(24)
+    usual, varied = ([simulate_scan(found, 4, run, varied=kind) for run in range(2)] for kind in (False, True))
+    for (one, record), (other, its) in zip(usual, varied, strict=True):
+        assert record["fluid"] == 1.0 != its["fluid"]
+        assert 0.35 <= record["blur_voxels"] <= 0.7 >= its["blur_voxels"] >= 0.1
+        assert one.labels == other.labels, "the severities are drawn first"
+        for simulated in (one, other):
+            assert {a: severity_of(a, simulated.measured) for a in Artifact} == simulated.labels

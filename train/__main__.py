@@ -57,6 +57,7 @@ def simulate(
     count: Annotated[int | None, typer.Option(help="contract: scans to write; default 2000.")] = None,
     copies: Annotated[int | None, typer.Option(help="paper: copies of each scan; default 1.")] = None,
     seed: int = 1,
+    varied: Annotated[bool, typer.Option("--varied", help="contract: as scanners of other kinds show heads.")] = False,
 ) -> None:
     """Make scans with known artifacts: from brains without, or from a site's own rated scans."""
     from train.copies import simulate_copies
@@ -69,7 +70,7 @@ def simulate(
     elif copies is not None:
         raise ConfigError("--copies goes with --preset paper; --preset contract writes --count scans.")
     else:
-        simulate_corpus(source, out, count=2000 if count is None else count, seed=seed)
+        simulate_corpus(source, out, count=2000 if count is None else count, seed=seed, varied=varied)
 
 
 @app.command()

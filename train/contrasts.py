@@ -43,10 +43,16 @@ def brain_length_mm(anatomy: Anatomy) -> float:
     return float(along[-1] - along[0] + 1) * anatomy.spacing_mm
 
 
-def head(anatomy: Anatomy, weighting: str, length_mm: float, generator: np.random.Generator) -> Head:
-    """Give an anatomy a signal and a size. length_mm: the brain's extent from front to back."""
+def head(
+    anatomy: Anatomy, weighting: str, length_mm: float, generator: np.random.Generator, *, fluid: float = 1.0
+) -> Head:
+    """Give an anatomy a signal and a size.
+
+    length_mm: the brain's extent from front to back. fluid: times as bright as usual is CSF, where it is the brightest.
+    """
     scale = length_mm / brain_length_mm(anatomy)
     csf, grey = generator.uniform(*_CSF[weighting]), generator.uniform(*_GREY[weighting])
+    csf *= fluid if weighting == "T2w" else 1.0
     white = grey - generator.uniform(*_DIFFERENCE[weighting])
     if weighting == "T2w" and length_mm < 140 and generator.random() < _INFANT_SHARE:
         grey, white = white - 0.06, grey + 0.03

@@ -14,6 +14,7 @@ import logging
 import multiprocessing
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ import nibabel as nib
 import numpy as np
 import torch
 
-from qcnode.artifacts import Artifact, Plane
+from qcnode.artifacts import Artifact, Plane, Severity
 from qcnode.imaging.volume import Volume
 from train.acquire import Simulated, apply
 from train.brains import Source, anatomy, phantoms, sources
@@ -38,11 +39,19 @@ KIND_SHARES = {"labelmap": 0.42, "adult": 0.30, "child": 0.20, "phantom": 0.08}
 ADULT_LENGTH_MM = 175.0  # of the brain, front to back; heads are .65 to 1.05 of it
 _ATTEMPTS = 200
 
+# Of scans that are varied, as (low, high); T2w's fluid in times of the usual.
+_FLUID, _BLUR_VOXELS, _CONTRAST, _QUIET = (0.9, 2.0), (0.1, 0.7), (0.2, 0.4), (0.003, 0.049)
+
 Record = dict[str, Any]
 
 
-def simulate_corpus(brains_folder: Path, out: Path, count: int, seed: int, workers: int = 2) -> None:
-    """Write scans 1 … count into `out`; those that are already there stay, so a corpus can be continued or grown."""
+def simulate_corpus(
+    brains_folder: Path, out: Path, count: int, seed: int, workers: int = 2, *, varied: bool = False
+) -> None:
+    """Write scans 1 … count into `out`; those that are already there stay, so a corpus can be continued or grown.
+
+    varied: the scans that are made now are as other scanners than the usual one would show the heads.
+    """
     found = sources(brains_folder) + phantoms(PHANTOMS)
     out.mkdir(parents=True, exist_ok=True)
     _write_subjects(out / "subjects.csv", found)
@@ -56,7 +65,7 @@ def simulate_corpus(brains_folder: Path, out: Path, count: int, seed: int, worke
         rows = csv.writer(file)
         if not done and file.tell() == 0:
             rows.writerow(["filename", *(artifact.value for artifact in Artifact)])
-        futures = [pool.submit(write_scan, found, out, seed, run) for run in runs]
+        futures = [pool.submit(write_scan, found, out, seed, run, varied=varied) for run in runs]
         for number, future in enumerate(as_completed(futures), start=1):
             try:
                 name, labels = future.result()
@@ -69,9 +78,11 @@ def simulate_corpus(brains_folder: Path, out: Path, count: int, seed: int, worke
                 log.info("scans_simulated done=%d of=%d", number, len(runs))
 
 
-def write_scan(found: Sequence[Source], out: Path, seed: int, run: int) -> tuple[str, list[int]]:
+def write_scan(
+    found: Sequence[Source], out: Path, seed: int, run: int, *, varied: bool = False
+) -> tuple[str, list[int]]:
     """Simulate one run and write it with its record; returns its file name and labels."""
-    simulated, record = simulate_scan(found, seed, run)
+    simulated, record = simulate_scan(found, seed, run, varied=varied)
     plane = Plane(record["plane"])
     name = f"{subject_name(record['patient'])}_run-{run:05d}_LF_{plane.suffix}.nii.gz"
     _write_nifti(out / name, simulated.volume, record["gain"])
@@ -81,11 +92,12 @@ def write_scan(found: Sequence[Source], out: Path, seed: int, run: int) -> tuple
     return name, [int(simulated.labels[artifact]) for artifact in Artifact]
 
 
-def simulate_scan(found: Sequence[Source], seed: int, run: int) -> tuple[Simulated, Record]:
+def simulate_scan(found: Sequence[Source], seed: int, run: int, *, varied: bool = False) -> tuple[Simulated, Record]:
     """The scan of this seed and run number, always the same, and its record.
 
     Severities are drawn once; head, pose and parameters are drawn again until every severity is true in the image, so
     that a severity that is hard to reach does not become rare.
+    varied: fluid may be brighter, the image sharper, its own contrast higher and its noise less than usual.
     """
     generator = np.random.default_rng([seed, run])
     levels = draw_levels(generator)
@@ -94,8 +106,14 @@ def simulate_scan(found: Sequence[Source], seed: int, run: int) -> tuple[Simulat
         plane = list(Plane)[generator.integers(3)]
         weighting = str(generator.choice(WEIGHTINGS, p=WEIGHTING_SHARES))
         length_mm = ADULT_LENGTH_MM * float(generator.uniform(0.65, 1.05))
-        scan = clean_scan(head(anatomy(source), weighting, length_mm, generator), plane, generator)
+        fluid = float(generator.uniform(*_FLUID)) if varied else 1.0
+        scan = clean_scan(head(anatomy(source), weighting, length_mm, generator, fluid=fluid), plane, generator)
         drawn = draw(generator, levels)
+        if varied:
+            blur, contrast = (float(generator.uniform(*between)) for between in (_BLUR_VOXELS, _CONTRAST))
+            scan = replace(scan, blur_voxels=blur, contrast=contrast)
+        if varied and levels[Artifact.NOISE] is Severity.NONE:
+            drawn = replace(drawn, noise_sigma=float(generator.uniform(*_QUIET)))
         gain = float(generator.uniform(300, 900))
         try:
             simulated = apply(scan, drawn)
@@ -114,6 +132,8 @@ def simulate_scan(found: Sequence[Source], seed: int, run: int) -> tuple[Simulat
             "plane": plane.value,
             "weighting": weighting,
             "brain_length_mm": length_mm,
+            "fluid": fluid,
+            "blur_voxels": scan.blur_voxels,
             "gain": gain,
             "measured": simulated.measured,
             "draw": drawn.to_json(),
