@@ -75,7 +75,7 @@ def kept(node: NodeProcess, shipments: Sequence[Shipment]) -> Counts:
     """Of every instance answered Success: is it in the spool, with the bytes that were sent."""
     counts = Counts()
     for shipment in shipments:
-        for sop in shipment.acknowledged:
+        for sop in shipment.acknowledged.copy():  # a scanner that nothing stopped goes on
             counts.acknowledged += 1
             try:
                 part10 = (node.state / "spool" / shipment.series_uid / f"{sop}.dcm").read_bytes()
