@@ -250,7 +250,7 @@ def export(
 ) -> None:
     """Write a weights folder, calibrated on the run's validation subjects and measured on its test subjects."""
     from qcnode.ensemble.runtime import Ensemble
-    from train.export import add_figures, calibrated, with_slices, write_weights
+    from train.export import add_figures, calibrated, with_extents, write_weights
     from train.report import figures, graded, table
     from train.split import TRAIN, VALIDATION
 
@@ -263,7 +263,7 @@ def export(
         created=datetime.now(UTC).replace(microsecond=0),
     )
     split = read_split(runs)
-    manifest = with_slices(manifest, inputs_of(data, cache, split, [TRAIN], manifest.preprocessing), out)
+    manifest = with_extents(manifest, inputs_of(data, cache, split, [TRAIN], manifest.preprocessing), out)
     validation = inputs_of(data, cache, split, [VALIDATION], manifest.preprocessing, copies=False)
     manifest = calibrated(manifest, Ensemble.load(out), validation, out)
     test = test_inputs(data, cache, runs, manifest.preprocessing)

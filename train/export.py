@@ -14,7 +14,7 @@ from safetensors.torch import load_file, save
 
 from qcnode.artifacts import Artifact
 from qcnode.ensemble.runtime import Ensemble
-from qcnode.ensemble.stacks import can_be_laid, slices_there
+from qcnode.ensemble.stacks import can_be_laid, there
 from qcnode.ensemble.weights import MANIFEST, Figures, Manifest, MemberEntry
 from qcnode.errors import ConfigError
 from qcnode.imaging.preprocess import INPUT_SHAPES, PREPROCESSING
@@ -62,15 +62,16 @@ def write_weights(
     return manifest
 
 
-def with_slices(manifest: Manifest, training: Inputs, out: Path) -> Manifest:
-    """The manifest with how many slices the training scans have, for members that look for them; written in place."""
-    counts = []
-    for image in progress(training.images, "slices"):
-        first, last = slices_there(torch.from_numpy(np.array(image)))
-        counts.append(last - first)
-    fewest, usual = (int(found) for found in np.percentile(counts, (_FEWEST, 50), method="lower"))
+def with_extents(manifest: Manifest, training: Inputs, out: Path) -> Manifest:
+    """The manifest with how large the training scans are, for members that smaller ones are laid out for; in place."""
+    found = []
+    for image in progress(training.images, "extents"):
+        scan = torch.from_numpy(np.array(image))
+        found.append([last - first for first, last in (there(scan, axis) for axis in range(3))])
+    fewest, usual = np.percentile(found, (_FEWEST, 50), axis=0, method="lower").astype(int).tolist()
+    extents = tuple(zip(fewest, usual, strict=True))
     members = [
-        entry.model_copy(update={"slices": (fewest, usual)})
+        entry.model_copy(update={"extents": extents})
         if can_be_laid(entry.artifact, entry.encoder, entry.preprocessing)
         else entry
         for entry in manifest.members

@@ -35,7 +35,7 @@ class Ensemble:
         self.preprocessing = manifest.preprocessing
         self.device = device
         self._members = members
-        self._slices = {m.artifact: m.slices for m in manifest.members}
+        self._extents = {m.artifact: m.extents for m in manifest.members}
         self._calibration = {m.artifact: Calibration(m.temperature, m.bias, m.emphasis) for m in manifest.members}
         # A thread for a member, not all threads for each: where another process wants a core too, threads that share
         # an operation wait for the slowest of them after every operation, and one grade takes ten times as long.
@@ -82,11 +82,11 @@ class Ensemble:
     def logits(self, network_input: NDArray[np.float32]) -> dict[Artifact, NDArray[np.float32]]:
         """What each member's severity head says, (3,), before calibration."""
         images = self._batch(network_input)
-        stacks = {known: laid_out(images, known) for known in set(self._slices.values())}
+        laid = {known: laid_out(images, known) for known in set(self._extents.values())}
 
         def said(artifact: Artifact) -> NDArray[np.float32]:
             with torch.inference_mode():
-                output = self._members[artifact](stacks[self._slices[artifact]])
+                output = self._members[artifact](laid[self._extents[artifact]])
                 logits: NDArray[np.float32] = output.severity[0].cpu().numpy()
                 return logits
 

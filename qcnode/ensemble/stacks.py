@@ -1,6 +1,7 @@
-"""Stacks of fewer slices than a member has learned from, laid back and forth until they are as many.
+"""Scans that are smaller than those a member has learned from, laid back and forth until they are as large.
 
-A member that takes the mean over a scan's slices would take most of it over the padding beside a short stack.
+A member that takes the mean over a scan would take most of it over the padding beside a short stack or a small field
+of view.
 """
 
 from __future__ import annotations
@@ -13,6 +14,9 @@ from torch import Tensor
 from qcnode.artifacts import Artifact
 from qcnode.imaging.preprocess import CUBE
 
+Extents = tuple[tuple[int, int], tuple[int, int], tuple[int, int]]  # fewest, usual: of slices, rows, columns
+
+_WITH_AIR = 0.8  # share of a field of view that is above zero where its background was not set to zero
 _IN_EACH_SLICE = frozenset({Artifact.NOISE, Artifact.ZIPPER, Artifact.MOTION})
 
 
@@ -30,22 +34,34 @@ def back_and_forth(count: int, depth: int) -> list[int]:
     return list(islice(cycle([*there, *reversed(there)]), depth))
 
 
-def slices_there(images: Tensor) -> tuple[int, int]:
-    """The first slice of (slice, row, column) that is not padding, and the one past the last; (0, 0) of nothing."""
-    there = images.flatten(1).any(1).nonzero()[:, 0].tolist()
-    return (there[0], there[-1] + 1) if there else (0, 0)
+def there(images: Tensor, axis: int) -> tuple[int, int]:
+    """Along this axis of (slice, row, column), the first index that is not all padding, and the one past the last."""
+    found = images.movedim(axis, 0).flatten(1).any(1).nonzero()[:, 0].tolist()
+    return (found[0], found[-1] + 1) if found else (0, 0)
 
 
-def laid_out(images: Tensor, known: tuple[int, int] | None) -> Tensor:
-    """A network input (1, 1, slice, row, column); if its slices are fewer than is known, laid to the usual number.
+def laid_out(images: Tensor, known: Extents | None) -> Tensor:
+    """A network input (1, 1, slice, row, column); what is smaller than is known is laid to the usual size.
 
-    known: the fewest slices, and the usual number, of what the member learned from; None where it is left as it is.
+    Slices always; rows and columns only of a field of view that is small, not where the background is zero.
+    known: what the member learned from; None where scans are left as they are.
     """
-    stack = images[0, 0]
-    first, last = slices_there(stack)
-    if known is None or not 0 < last - first < known[0]:
+    if known is None:
         return images
-    depth = min(known[1], len(stack))
+    laid = images[0, 0]
+    box = tuple(slice(*there(laid, axis)) for axis in range(3))
+    has_air = laid[box].count_nonzero() > _WITH_AIR * laid[box].numel()
+    for axis, (fewest, usual) in enumerate(known):
+        first, last = there(laid, axis)
+        if 0 < last - first < fewest and (axis == 0 or has_air):
+            laid = _laid(laid.movedim(axis, 0), first, last, usual).movedim(0, axis)
+    if laid.data_ptr() == images.data_ptr():
+        return images
+    return laid[None, None].contiguous(memory_format=torch.channels_last_3d)
+
+
+def _laid(stack: Tensor, first: int, last: int, usual: int) -> Tensor:
+    depth = min(usual, len(stack))
     laid, start = torch.zeros_like(stack), (len(stack) - depth) // 2
     laid[start : start + depth] = stack[first:last][back_and_forth(last - first, depth)]
-    return laid[None, None].contiguous(memory_format=torch.channels_last_3d)
+    return laid

@@ -11,6 +11,7 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from qcnode.artifacts import Artifact, Plane, Severity
+from qcnode.ensemble.stacks import Extents
 from qcnode.errors import ConfigError
 from qcnode.imaging.preprocess import INPUT_SHAPES
 
@@ -61,7 +62,7 @@ class MemberEntry(_Strict):
     temperature: float = Field(1.0, gt=0)  # with bias and emphasis: qcnode.ensemble.calibration
     bias: tuple[float, float, float] = (0.0, 0.0, 0.0)
     emphasis: tuple[float, float, float] = (1.0, 1.0, 1.0)
-    slices: tuple[int, int] | None = None  # the fewest and the usual number it knows: qcnode.ensemble.stacks
+    extents: Extents | None = None  # of the scans that it knows: qcnode.ensemble.stacks
     training: dict[str, object]  # the configuration of `python -m train fit`
     commit: str
     figures: Figures | None = None  # None only while export is measuring them
