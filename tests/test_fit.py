@@ -11,22 +11,24 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from chance_weights import write_chance_weights
 from lisa_folder import write_lisa_folder
 from numpy.typing import NDArray
 from safetensors.torch import load_file, save_file
 
 from qcnode.artifacts import Artifact, Plane
 from qcnode.assess import assess_volume
+from qcnode.ensemble.calibration import Calibration
 from qcnode.ensemble.model import Member, Output
 from qcnode.ensemble.runtime import Ensemble
 from qcnode.ensemble.weights import read_manifest
 from qcnode.imaging import phantom
-from qcnode.imaging.preprocess import INPUT_SHAPE
+from qcnode.imaging.preprocess import INPUT_SHAPE, network_input
 from train import loop
 from train.__main__ import main
 from train.config import FitConfig
-from train.dataset import Inputs
-from train.export import write_weights
+from train.dataset import Inputs, Scan, inputs
+from train.export import calibrated, write_weights
 from train.shared import Shared, new_member
 
 TINY = ["--width", "2", "--epochs", "1"]
@@ -139,6 +141,29 @@ def test_a_member_that_sees_scans_without_their_background_is_validated_on_such_
     half = len(scans) // 2
     assert len(scans) == 2 * half > 0
     assert all(np.count_nonzero(air) < np.count_nonzero(scan) for scan, air in zip(scans, scans[half:], strict=False))
+
+
+def test_only_such_a_member_is_calibrated_on_scans_without_their_background(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    manifest = read_manifest(write_chance_weights(tmp_path / "run", tmp_path))
+    noise, *others = manifest.members
+    manifest = manifest.model_copy(
+        update={"members": (noise.model_copy(update={"training": {"emptied": 0.5}}), *others)}
+    )
+    labels = tuple(int(artifact is Artifact.NOISE) for artifact in Artifact)
+    scans = [Scan(tmp_path / f"{number}.nii.gz", "A", Plane.AXIAL, labels) for number in range(3)]
+    image = network_input(phantom.head(np.random.default_rng(1), Plane.AXIAL)).astype(np.float16)
+    seen: list[int] = []
+
+    def fitted_calibration(logits: NDArray[np.float32], truth: NDArray[np.int64]) -> Calibration:
+        assert len(logits) == len(truth)
+        seen.append(len(truth))
+        return Calibration(1.0, (0.0, 0.0, 0.0), (1.0, 1.0, 1.0))
+
+    monkeypatch.setattr("train.export.fitted_calibration", fitted_calibration)
+    calibrated(manifest, Ensemble.load(tmp_path, "cpu", 1), inputs(scans, [image] * 3), tmp_path)
+    assert seen == [6, 3, 3, 3, 3, 3, 3]
 
 
 def test_the_same_seed_gives_the_same_member(data: Path, tmp_path: Path) -> None:

@@ -21,6 +21,7 @@ from qcnode.imaging.preprocess import INPUT_SHAPES, PREPROCESSING
 from train.calibrate import fitted_calibration
 from train.dataset import Inputs
 from train.progress import progress
+from train.variation import also_without_air
 
 _FEWEST = 1  # percentile: a few cut scans are not what a member knows
 
@@ -82,12 +83,19 @@ def with_extents(manifest: Manifest, training: Inputs, out: Path) -> Manifest:
 
 
 def calibrated(manifest: Manifest, ensemble: Ensemble, validation: Inputs, out: Path) -> Manifest:
-    """The manifest with the calibration that suits these files on the validation subjects, written in place."""
-    said = [ensemble.logits(np.asarray(image, np.float32)) for image in progress(validation.images, "calibrate")]
+    """The manifest with the calibration that suits these files on the validation subjects, written in place.
+
+    A member that was trained on scans without their background is calibrated on such, too.
+    """
+    emptied = {entry.artifact for entry in manifest.members if entry.training.get("emptied")}
+    count = len(validation.scans)
+    data = also_without_air(validation) if emptied else validation
+    said = [ensemble.logits(np.asarray(image, np.float32)) for image in progress(data.images, "calibrate")]
     members = []
     for entry in manifest.members:
-        truth = validation.labels[:, list(Artifact).index(entry.artifact)]
-        fitted = fitted_calibration(np.array([logits[entry.artifact] for logits in said]), truth)
+        its = slice(None) if entry.artifact in emptied else slice(count)
+        truth = data.labels[its, list(Artifact).index(entry.artifact)]
+        fitted = fitted_calibration(np.array([logits[entry.artifact] for logits in said[its]]), truth)
         members.append(entry.model_copy(update=fitted._asdict()))
     complete = manifest.model_copy(update={"members": tuple(members)})
     _save(complete, out)
