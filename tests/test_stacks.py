@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 
 from qcnode.artifacts import Artifact, Plane, Severity
 from qcnode.ensemble.runtime import Ensemble
-from qcnode.ensemble.stacks import Extents, back_and_forth, can_be_laid, laid_out, there
-from qcnode.ensemble.weights import read_manifest, shipped_folder
+from qcnode.ensemble.stacks import back_and_forth, can_be_laid, laid_out, there
+from qcnode.ensemble.weights import Extents, read_manifest, shipped_folder
 from qcnode.imaging import phantom
 from qcnode.imaging.preprocess import BLOCKS, CUBE, INPUT_SHAPE, PREPROCESSING, network_input
 from qcnode.imaging.volume import Volume

@@ -12,9 +12,8 @@ import torch
 from torch import Tensor
 
 from qcnode.artifacts import Artifact
+from qcnode.ensemble.weights import Extents
 from qcnode.imaging.preprocess import CUBE
-
-Extents = tuple[tuple[int, int], tuple[int, int], tuple[int, int]]  # fewest, usual: of slices, rows, columns
 
 _WITH_AIR = 0.8  # share of a field of view that is above zero where its background was not set to zero
 _IN_EACH_SLICE = frozenset({Artifact.NOISE, Artifact.ZIPPER, Artifact.MOTION})

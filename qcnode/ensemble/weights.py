@@ -11,10 +11,10 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from qcnode.artifacts import Artifact, Plane, Severity
-from qcnode.ensemble.stacks import Extents
 from qcnode.errors import ConfigError
 from qcnode.imaging.preprocess import INPUT_SHAPES
 
+Extents = tuple[tuple[int, int], tuple[int, int], tuple[int, int]]  # fewest, usual: of slices, rows, columns
 MANIFEST = "manifest.json"
 CLASSES = tuple(severity.name.lower() for severity in Severity)
 
