@@ -29,8 +29,8 @@ def can_be_laid(artifact: Artifact, encoder: str, preprocessing: str) -> bool:
 
 def back_and_forth(count: int, depth: int) -> list[int]:
     """Which of `count` slices, one after the other, make a stack of `depth`."""
-    there = range(count)
-    return list(islice(cycle([*there, *reversed(there)]), depth))
+    forth = range(count)
+    return list(islice(cycle([*forth, *reversed(forth)]), depth))
 
 
 def there(images: Tensor, axis: int) -> tuple[int, int]:
