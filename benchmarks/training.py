@@ -4,8 +4,8 @@ python benchmarks/training.py [--encoder compact-resnet] [--width 16] [--batches
 
 Samples a second of (a) the naive form: every scan of a batch is drawn anew while the network waits, and each severity's
 gradient norm takes a backward pass of its own; (b) the network alone: forward and backward of one batch that is there
-already; and the loop as `python -m train fit` runs it: batches made in a thread ahead, norms in closed form, optimizer
-and schedule. All three on the same machine, in turns, on Banding's member in batches of eight. On a CPU also what of
+already; and the loop as `python -m train fit` runs it: batches made by all cores, norms in closed form, optimizer and
+schedule. All three on the same machine, in turns, on Banding's member in batches of eight. On a CPU also what of
 a core each takes, which others on the machine change less; with OMP_NUM_THREADS=1 no thread's waiting counts in it.
 
 Last, what reweighting itself costs: one batch's severity loss and its way back to the features, with and without it, in
@@ -84,9 +84,11 @@ def main() -> None:
         "the loop": lambda: _loop(config, data),
     }
     turns: dict[str, list[Taken]] = {name: [] for name in forms}
-    for _ in range(arguments.turns):
+    for turn in range(arguments.turns + 1):
         for name, measure in forms.items():
-            turns[name].append(measure())
+            taken = measure()
+            if turn:  # the first one warms up
+                turns[name].append(taken)
     samples = arguments.batches * size
     rates, of_a_core = {}, {}
     for name, its in turns.items():

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from scipy import ndimage
@@ -117,7 +119,7 @@ def test_looked_up_bands_are_the_bands_themselves(seed: int) -> None:
     levels = dict.fromkeys(Artifact, Severity.NONE) | {Artifact.BANDING: severity}
     drawn = redraw.draw(generator, levels)
     head = redraw._head(IMAGE)
-    field = redraw._banding(drawn, severity, head, np.random.default_rng(0))
+    field = redraw._banding(drawn, severity, IMAGE, np.random.default_rng(0))
 
     axes = np.meshgrid(*(np.linspace(-0.5, 0.5, n) for n in IMAGE.shape), indexing="ij")
     along = sum(axis * d for axis, d in zip(axes, drawn.band_direction, strict=True)) + 0.5
@@ -126,3 +128,17 @@ def test_looked_up_bands_are_the_bands_themselves(seed: int) -> None:
     sign = np.sign(sum(drawn.band_direction))
     expected = 1 + sign * depth / max(profile[head > 0].max(), 0.5) * profile
     np.testing.assert_allclose(field, expected, atol=5e-4)  # half precision's own step at 1
+
+
+def test_a_bright_voxel_far_from_the_head_leaves_its_bands_as_deep() -> None:
+    """The tallest band lies between the two, where neither is."""
+    generator = np.random.default_rng(4)
+    drawn = redraw.draw(generator, dict.fromkeys(Artifact, Severity.NONE) | {Artifact.BANDING: Severity.SEVERE})
+    bands = ((0.5, 0.2, 0.6), (0.8, 0.1, 1.0))
+    drawn = replace(drawn, band_direction=(0.0, 0.0, 1.0), bands=bands, band_flat=0.5)
+    image = np.full(INPUT_SHAPE, 0.05, np.float32)
+    head = np.s_[:, 40:100, 60:84]
+    image[head] = image[0, 0, 140] = 1.0
+    field = redraw._banding(drawn, Severity.SEVERE, image, generator)
+    low, high = BAND_DEPTH[Severity.SEVERE]
+    assert low - 1e-3 <= np.abs(field[head] - 1).max() <= high + 1e-3

@@ -18,6 +18,7 @@ from qcnode.errors import ConfigError, QcnodeError
 from qcnode.imaging.preprocess import INPUT_SHAPES, PREPROCESSING, network_input, placed
 from qcnode.imaging.volume import volume_from_nifti
 from train.config import FitConfig
+from train.fields import Fields
 
 LABELS = "labels.csv"
 SUBJECTS = "subjects.csv"
@@ -170,7 +171,8 @@ class Inputs:
 
     images: or blocks (train/renders.py), or what an encoder's fixed part made of them (train/looks.py).
     masks: of the brain, on the inputs' grid, None where a scan has none; empty where nothing asks for them.
-    measured: what is known of each scan beside its labels (train/measures.py); empty where nothing asks for it.
+    measured, fields: what is known of each scan beside its labels (train/measures.py, train/fields.py); empty where
+    nothing asks for it.
     """
 
     scans: Sequence[Scan]
@@ -179,6 +181,7 @@ class Inputs:
     planes: NDArray[np.int64]
     masks: Sequence[NDArray[np.uint8] | None] = ()
     measured: Sequence[Mapping[str, float]] = ()
+    fields: Sequence[Fields | None] = ()
 
     def of(self, subjects: Iterable[str], *, copies: bool = True) -> Inputs:
         """Only the scans of these subjects. copies: those that were made from other scans among them."""
@@ -187,13 +190,15 @@ class Inputs:
         images = [self.images[index] for index in keep]
         scans, masks = [self.scans[index] for index in keep], [self.masks[index] for index in keep if self.masks]
         measured = [self.measured[index] for index in keep if self.measured]
-        return Inputs(scans, images, self.labels[keep], self.planes[keep], masks, measured)
+        fields = [self.fields[index] for index in keep if self.fields]
+        return Inputs(scans, images, self.labels[keep], self.planes[keep], masks, measured, fields)
 
     def with_more(self, more: Inputs) -> Inputs:
         """These scans and then those, without masks."""
         measured = [*(self.measured or [{}] * len(self.scans)), *(more.measured or [{}] * len(more.scans))]
         labels, planes = np.concatenate([self.labels, more.labels]), np.concatenate([self.planes, more.planes])
-        return Inputs([*self.scans, *more.scans], [*self.images, *more.images], labels, planes, (), measured)
+        fields = [*(self.fields or [None] * len(self.scans)), *(more.fields or [None] * len(more.scans))]
+        return Inputs([*self.scans, *more.scans], [*self.images, *more.images], labels, planes, (), measured, fields)
 
 
 def inputs(

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Sequence, Set
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Executor, ThreadPoolExecutor
+from functools import partial
 from typing import NamedTuple
 
 import numpy as np
@@ -15,7 +17,8 @@ from qcnode.artifacts import Artifact, Severity
 from train.batching import Batch
 from train.config import FitConfig
 from train.dataset import Inputs
-from train.looks import varied_look
+from train.fields import Drawn, Fields, batch_of
+from train.looks import Varied, varied_look
 from train.measures import targets_of
 from train.progress import progress
 from train.redraw import REDRAWN, can_be_redrawn, redrawn
@@ -32,7 +35,7 @@ class Masks(NamedTuple):
 class Fed(NamedTuple):
     """images: (batch, 1, slice, row, column), or looks (batch, figure). labels: (batch, artifact). planes: (batch,).
 
-    masks, measures (batch, measure): where one artifact's member is trained on them as well.
+    masks, measures (batch, measure), fields: where a member is trained on them as well.
     """
 
     images: Tensor
@@ -40,6 +43,7 @@ class Fed(NamedTuple):
     planes: Tensor
     masks: Masks | None
     measures: Tensor | None = None
+    fields: Drawn | None = None
 
 
 def fed(
@@ -50,14 +54,31 @@ def fed(
     generator: np.random.Generator,
     name: str,
 ) -> Iterator[Fed]:
-    """The batches on the device, with a progress bar; each is made in a thread while the one before is used."""
-    coming_batches = _made(data, batches, artifacts, config, generator, name)
-    # One thread of torch's, too: a second team of them would take turns with the network's at every operation.
-    with ThreadPoolExecutor(1, "feed", torch.set_num_threads, (1,)) as pool:
-        coming = pool.submit(next, coming_batches, None)
+    """The batches on the device, with a progress bar; as many scans of one are made at a time as there are cores.
+
+    A batch is made while the one before is used, where that leaves a core free; else between two uses.
+    """
+    # One thread of torch's each: a team of them would take turns with the network's, or another scan's, at every step.
+    with ThreadPoolExecutor(_cores(), "scan", torch.set_num_threads, (1,)) as scans:
+        made = _made(scans, data, batches, artifacts, config, generator, name)
+        yield from made if _takes_all_cores() else _ahead(made)
+
+
+def _ahead(made: Iterator[Fed]) -> Iterator[Fed]:
+    with ThreadPoolExecutor(1, "feed", torch.set_num_threads, (1,)) as feed:
+        coming = feed.submit(next, made, None)
         while (batch := coming.result()) is not None:
-            coming = pool.submit(next, coming_batches, None)
+            coming = feed.submit(next, made, None)
             yield batch
+
+
+def _takes_all_cores() -> bool:
+    """Whether the network does; what runs beside it then holds it up for longer than if it had waited."""
+    return device().type == "cpu" and torch.get_num_threads() >= _cores()
+
+
+def _cores() -> int:
+    return len(os.sched_getaffinity(0))
 
 
 def on_device(images: NDArray[np.float32]) -> Tensor:
@@ -73,6 +94,7 @@ def device() -> torch.device:
 
 
 def _made(
+    scans: Executor,
     data: Inputs,
     batches: Sequence[Batch],
     artifacts: Set[Artifact],
@@ -85,36 +107,58 @@ def _made(
         (artifact,) = artifacts
         targets = targets_of(data.measured or [{}] * len(data.scans), artifact)
     for batch in progress(batches, name):
-        labels, planes = data.labels[batch], data.planes[batch]
-        measures = None if targets is None else targets[batch]
-        masks: list[Image | None] = []
-        first = data.images[batch[0]]
-        images = np.zeros((len(batch), *first.shape), np.float32)
-        for slot, index in enumerate(batch):
-            if first.ndim == 1:
-                images[slot] = _look(data, int(index), config, generator)
-                continue
-            mask = None
-            if len(artifacts) == 1:
-                (artifact,) = artifacts
-                image, planes[slot], mask, is_fresh = _of_severity(data, int(index), artifact, config, generator)
-                if is_fresh and measures is not None:
-                    measures[slot] = np.nan
-            else:
-                image, labels[slot] = _with_fresh_artifacts(data, int(index), artifacts, config, generator)
-            variation = drawn(artifacts, config, generator)
-            variation.into(images[slot], image)
-            masks.append(None if mask is None else variation.of_mask(np.asarray(mask, np.float32) / np.float32(255)))
-        severities, named = (torch.from_numpy(of_batch).to(device()) for of_batch in (labels, planes))
-        found = _masks(masks, first.shape) if len(artifacts) == 1 and config.mask_weight else None
-        named_too = None if measures is None else torch.from_numpy(measures).to(device())
-        yield Fed(on_device(images), severities, named, found, named_too)
+        images = np.zeros((len(batch), *data.images[batch[0]].shape), np.float32)
+        seeds = generator.integers(2**63, size=len(batch)).tolist()
+        drawing = partial(_made_into, data, artifacts, config)
+        made = list(scans.map(drawing, images, batch.tolist(), seeds))
+        severities = torch.from_numpy(np.stack([scan.labels for scan in made])).to(device())
+        planes = torch.tensor([scan.plane for scan in made], device=device())
+        masks, measures, fields = None, None, None
+        if len(artifacts) == 1 and config.mask_weight:
+            masks = _masks([scan.mask for scan in made], images.shape[1:])
+        if targets is not None:
+            known = targets[batch]
+            known[[scan.is_fresh for scan in made]] = np.nan
+            measures = torch.from_numpy(known).to(device())
+        if config.field_weight:
+            fields = batch_of([scan.fields for scan in made], device())
+        yield Fed(on_device(images), severities, planes, masks, measures, fields)
 
 
-def _look(data: Inputs, index: int, config: FitConfig, generator: np.random.Generator) -> Image:
+class _Made(NamedTuple):
+    """One scan of a batch beside its image. is_fresh: its artifact was drawn anew, what was measured is not its own."""
+
+    labels: NDArray[np.int64]
+    plane: int
+    mask: Image | None = None
+    fields: Fields | None = None
+    is_fresh: bool = False
+
+
+def _made_into(data: Inputs, artifacts: Set[Artifact], config: FitConfig, into: Image, index: int, seed: int) -> _Made:
+    """Write one scan into its place in a batch, drawn by its own seed, whichever thread comes first."""
+    generator = np.random.default_rng(seed)
+    labels, plane = data.labels[index], int(data.planes[index])
+    if into.ndim == 1:
+        into[:], across = _look(data, index, config, generator)
+        fields = data.fields[index] if data.fields and config.field_weight else None
+        return _Made(labels, plane, fields=fields if fields is None or across is None else fields.mirrored(across))
+    mask, is_fresh = None, False
+    if len(artifacts) == 1:
+        (artifact,) = artifacts
+        image, plane, mask, is_fresh = _of_severity(data, index, artifact, config, generator)
+    else:
+        image, labels = _with_fresh_artifacts(data, index, artifacts, config, generator)
+    variation = drawn(artifacts, config, generator)
+    variation.into(into, image)
+    moved = None if mask is None else variation.of_mask(np.asarray(mask, np.float32) / np.float32(255))
+    return _Made(labels, plane, moved, is_fresh=is_fresh)
+
+
+def _look(data: Inputs, index: int, config: FitConfig, generator: np.random.Generator) -> Varied:
     look = np.asarray(data.images[index], np.float32)
     if config.variation == "none":
-        return look
+        return Varied(look)
     return varied_look(config.encoder, look, data.scans[index].plane, generator)
 
 

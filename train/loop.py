@@ -29,6 +29,7 @@ from train.checkpoint import Stage, finish, finished, key_of, save_whole, tensor
 from train.config import FitConfig
 from train.dataset import Inputs
 from train.feed import device, fed, on_device
+from train.fields import fields_loss, watched
 from train.losses import loss_of, shared_losses_of
 from train.masks import Segmenting, mask_loss
 from train.measures import Measuring, measures_loss
@@ -73,13 +74,15 @@ def fit_shared(
         started, losses = time.monotonic(), []
         model.train()
         varying = ranks.own_generator(generator, [config.seed, epoch])
-        for images, labels, planes, _, _ in fed(
+        for images, labels, planes, _, _, fields in fed(
             training, ranks.shares(batches), frozenset(artifacts), config, varying, f"shared {epoch}/{len(epochs)}"
         ):
-            with _autocast(config.bf16):
+            with _autocast(config.bf16), watched(shared.encoder) as drawn:
                 severity, plane = model(images)
             losses_of = [loss_functions[index](severity[:, :, index], labels[:, index]).losses for index in chosen]
             loss = ranks.joint_mean(torch.stack(losses_of).sum(0)) + config.plane_weight * _plane_loss(plane, planes)
+            if fields is not None:
+                loss = loss + config.field_weight * fields_loss(drawn, fields) / ranks.count()
             losses.append(_step(loss, stage))
         logits = severity_logits(model, lambda images: model(images)[0], validation, bf16=config.bf16)
         f1 = {a: macro_f1(validation.labels[:, i], logits[:, :, i].argmax(1)) for i, a in enumerate(Artifact)}
@@ -138,7 +141,7 @@ def fit_member(
         started, losses = time.monotonic(), []
         stage.model.train()
         varying = ranks.own_generator(generator, [config.seed, index, epoch])
-        for images, labels, planes, masks, measures in fed(
+        for images, labels, planes, masks, measures, fields in fed(
             training,
             ranks.shares(batches),
             frozenset({artifact}),
@@ -146,7 +149,7 @@ def fit_member(
             varying,
             f"{artifact} {epoch}/{config.epochs}",
         ):
-            with _autocast(config.bf16):
+            with _autocast(config.bf16), watched(member.encoder) as drawn:
                 brain, named = None, None
                 if segmenting:
                     output, brain = segmenting(images)
@@ -162,6 +165,8 @@ def fit_member(
                 loss = loss + config.mask_weight * mask_loss(brain, masks) / ranks.count()
             if named is not None and measures is not None:
                 loss = loss + config.measure_weight * measures_loss(named, measures) / ranks.count()
+            if fields is not None:
+                loss = loss + config.field_weight * fields_loss(drawn, fields) / ranks.count()
             losses.append(_step(loss, stage))
         logits = severity_logits(member, lambda images: member(images).severity, validation, bf16=config.bf16)
         score = macro_f1(truth, probabilities(logits, fitted_calibration(logits, truth)).argmax(1))
