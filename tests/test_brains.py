@@ -7,10 +7,11 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 import pytest
+from scipy import ndimage
 
 from qcnode.artifacts import Plane
 from qcnode.errors import ConfigError
-from train.brains import anatomy, phantoms, sources
+from train.brains import anatomy, phantoms, pose_in_file, sources
 from train.contrasts import head
 from train.scans import DIRECTIONS, CleanScan, Grid, Pose, clean_scan, moved, render
 
@@ -38,8 +39,8 @@ def write_brains(folder: Path) -> Path:
         ("t1_skullstripped/sub-01_T1w", stripped),
         ("children_skullstripped/sub-0001_ses-V01_T1w", stripped),
         ("children_skullstripped/sub-0001_ses-V02_T1w", stripped),
-        ("children_templates/Template-Month3-T1w", stripped),
-        ("children_templates/Template-Month3-T2w", np.where(stripped > 0, 250 - stripped, 0).astype(np.uint8)),
+        ("children_templates/Template-Month24-T1w", stripped[::-1, ::-1]),  # it looks backwards, as the real one does
+        ("children_templates/Template-Month24-T2w", np.where(stripped > 0, 250 - stripped, 0).astype(np.uint8)),
     ):
         path = folder / f"{name}.nii.gz"
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -55,8 +56,19 @@ def brains(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_files_of_one_subject_share_its_number(brains: Path) -> None:
     by_name = {source.path.name: source.patient for source in sources(brains) if source.path}
     assert by_name["sub-0001_ses-V01_T1w.nii.gz"] == by_name["sub-0001_ses-V02_T1w.nii.gz"]
-    assert by_name["Template-Month3-T1w.nii.gz"] == by_name["Template-Month3-T2w.nii.gz"]
+    assert by_name["Template-Month24-T1w.nii.gz"] == by_name["Template-Month24-T2w.nii.gz"]
     assert len(set(by_name.values())) == 4
+
+
+def test_an_image_that_lies_there_twice_is_one_subject(tmp_path: Path) -> None:
+    for name in ("Month0", "Month3", "Month6"):
+        (tmp_path / "children_templates").mkdir(exist_ok=True)
+        (tmp_path / "children_templates" / f"Template-{name}-T1w.nii.gz").touch()
+    assert {source.subject: source.patient for source in sources(tmp_path)} == {
+        "Template-Month0": 1,
+        "Template-Month3": 1,
+        "Template-Month6": 3,  # the others keep their numbers
+    }
 
 
 def test_phantoms_do_not_share_numbers_with_brains(brains: Path) -> None:
@@ -68,6 +80,22 @@ def test_phantoms_do_not_share_numbers_with_brains(brains: Path) -> None:
 def test_a_folder_without_brains_says_what_to_name(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="labelmaps"):
         sources(tmp_path)
+
+
+def test_a_head_that_nods_in_its_file_is_set_upright(tmp_path: Path) -> None:
+    straight, nodding, missing = (write_brains(tmp_path / name) / "labelmaps" for name in "snm")
+    path = nodding / "training_seg_01.nii.gz"
+    labels = ndimage.rotate(np.pad(nib.load(path).get_fdata(), 15), 25, axes=(1, 2), reshape=False, order=0)
+    nib.save(nib.Nifti1Image(labels.astype(np.uint16), np.diag([2.5, 2.5, 2.5, 1])), path)
+    one, other = (sources(folder.parent)[0] for folder in (straight, nodding))
+    assert abs(pose_in_file(other)[0] - pose_in_file(one)[0]) == pytest.approx(25, abs=2)
+    sizes = [
+        [np.ptp(np.flatnonzero(anatomy(s).brain.any(axis=axes))) for axes in ((0, 2), (0, 1))] for s in (one, other)
+    ]
+    np.testing.assert_allclose(*sizes, atol=4)
+    (missing.parent / "children_templates/Template-Month24-T1w.nii.gz").unlink()
+    with pytest.raises(ConfigError, match="upright"):
+        anatomy(sources(missing.parent)[0])
 
 
 def test_the_spinal_cord_is_not_brain(brains: Path) -> None:
@@ -130,6 +158,18 @@ def test_moving_by_nothing_changes_nothing_and_slices_can_be_left_out(brains: Pa
     still, pose, centre = Pose((0, 0, 0), (0, 0, 0)), Pose((4, -3, 8), (2, 3, -4)), np.array([4.0, -3.0, 2.0])
     np.testing.assert_allclose(moved(signal, grid, still, centre), signal, atol=1e-5)
     np.testing.assert_allclose(moved(signal, grid, pose, centre, 4), moved(signal, grid, pose, centre)[::4], atol=1e-5)
+
+
+@pytest.mark.real_data
+def test_real_poses_are_found(real_data: Path) -> None:
+    by_name = {source.path.name.split(".")[0]: source for source in sources(real_data / "brain") if source.path}
+    nod, lean, turn = pose_in_file(by_name["training_seg_01"])
+    assert nod == pytest.approx(32, abs=4)
+    assert max(abs(lean), abs(turn)) < 3
+    assert np.abs(pose_in_file(by_name["sub-01_T1w"])).max() < 5
+    twice = [pose_in_file(by_name[f"Template-Month12-{weighting}"]) for weighting in ("T1w", "T2w")]
+    np.testing.assert_allclose(*twice, atol=2)
+    assert abs(twice[0][2]) > 170, "its face is where the file's axes have the back of the head"
 
 
 @pytest.mark.real_data

@@ -21,7 +21,7 @@ from train.dataset import Inputs, Scan, cached_input, inputs, read_scans
 from train.feed import fed
 from train.looks import looked_at, looks, varied_look
 
-ENCODERS = ["mirror-resnet", "plane-profiles", "head-resnet"]
+ENCODERS = ["mirror-resnet", "plane-profiles", "head-resnet", "field-unet"]
 
 
 def scans(count: int) -> Inputs:
@@ -82,7 +82,7 @@ def test_mirrored_profiles_are_the_profiles_of_the_mirrored_scan() -> None:
     known = [np.frombuffer(each, np.float32).reshape(PROFILES) for each in turned]
     emptied = []
     for seed in range(24):
-        varied = varied_look("plane-profiles", look, Plane.AXIAL, np.random.default_rng(seed)).reshape(PROFILES)
+        varied = varied_look("plane-profiles", look, Plane.AXIAL, np.random.default_rng(seed)).look.reshape(PROFILES)
         emptied.append(not varied[:, 4:].any())  # as of a scan whose background is zero
         seen = slice(0, 4) if emptied[-1] else slice(None)
         assert min(float(np.abs(varied - each)[:, seen].max()) for each in known) < 1e-5
@@ -96,7 +96,7 @@ def test_a_head_is_mirrored_from_ear_to_ear_and_never_upside_down(plane: Plane, 
     look = np.concatenate([blocks.ravel(), np.arange(8, dtype=np.float32)])
     places = set()
     for seed in range(20):
-        varied = varied_look("head-resnet", look, plane, np.random.default_rng(seed))
+        varied = varied_look("head-resnet", look, plane, np.random.default_rng(seed)).look
         assert np.array_equal(varied[-8:], look[-8:])
         varied = varied[:-8].reshape(blocks.shape)
         places.add(tuple(int(at) for at in np.argwhere(varied)[0]))
@@ -107,7 +107,7 @@ def test_a_head_is_mirrored_from_ear_to_ear_and_never_upside_down(plane: Plane, 
 
 def test_varied_halves_keep_the_planes_figures_and_the_heads_size() -> None:
     look = np.random.default_rng(0).random(4 * 16 * 32 * 32 + 8).astype(np.float32)
-    varied: NDArray[np.float32] = varied_look("mirror-resnet", look, Plane.AXIAL, np.random.default_rng(3))
+    varied: NDArray[np.float32] = varied_look("mirror-resnet", look, Plane.AXIAL, np.random.default_rng(3)).look
     assert np.array_equal(varied[-8:], look[-8:])
     assert not np.array_equal(varied, look)
     outline = 2 * 16 * 32 * 32

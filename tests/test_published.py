@@ -38,6 +38,7 @@ def test_every_published_encoder_is_held_to_its_figures() -> None:
         "compact-resnet",
         "mirror-resnet",
         "head-resnet",
+        "field-unet",
         "plane-profiles",
         "lou-cnn",
         "mlmambaout_small",

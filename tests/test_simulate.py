@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,10 +16,18 @@ from test_brains import write_brains
 from qcnode.artifacts import Artifact, Plane, Severity
 from qcnode.imaging.volume import volume_from_nifti
 from train import physics
-from train.acquire import Simulated, apply
+from train.acquire import Simulated, apply, pose_of_line
 from train.brains import phantoms, sources
 from train.contrasts import Head
-from train.draws import Draw, Levels, draw, draw_levels
+from train.draws import (
+    DISTORTION_SHARES,
+    MOTION_ORDER_SHARES,
+    SHADING_SHARES,
+    Draw,
+    Levels,
+    draw,
+    draw_levels,
+)
 from train.scans import CleanScan, Grid, Pose, render
 from train.severity import OutOfContract, is_forbidden, severity_of
 from train.simulate import simulate_corpus, simulate_scan
@@ -105,6 +114,60 @@ def test_a_recorded_draw_replays_to_the_same_bytes(scan: CleanScan, artifact: Ar
     assert replayed.measured == simulated.measured
 
 
+KINDS = [
+    *(("shading_kind", Artifact.CONTRAST, kind) for kind in SHADING_SHARES),
+    *(("distortion_kind", Artifact.DISTORTION, kind) for kind in DISTORTION_SHARES),
+    *(("motion_order", Artifact.MOTION, kind) for kind in MOTION_ORDER_SHARES),
+]
+
+
+@pytest.mark.parametrize("severity", [Severity.MODERATE, Severity.SEVERE])
+@pytest.mark.parametrize(("field", "artifact", "kind"), KINDS)
+def test_each_kind_is_as_severe_as_its_label_says_and_replays(
+    scan: CleanScan, field: str, artifact: Artifact, kind: str, severity: Severity
+) -> None:
+    generator = np.random.default_rng(21)
+    for _ in range(40):
+        drawn = replace(draw(generator, _levels(artifact, severity), slight=False), **{field: kind})
+        if artifact is Artifact.CONTRAST and drawn.shading_ratio == 1:
+            continue  # its contrast is faded instead
+        try:
+            simulated = apply(scan, drawn)
+            break
+        except OutOfContract:
+            continue
+    assert {a: severity_of(a, simulated.measured) for a in Artifact} == _levels(artifact, severity)
+    replayed = apply(scan, Draw.from_json(json.loads(json.dumps(drawn.to_json()))))
+    assert replayed.volume.array.tobytes() == simulated.volume.array.tobytes()
+
+
+def test_every_kind_is_drawn_as_often_as_it_should() -> None:
+    generator = np.random.default_rng(22)
+    drawn = [draw(generator, _levels()) for _ in range(1500)]
+    for field, shares in (
+        ("shading_kind", SHADING_SHARES),
+        ("distortion_kind", DISTORTION_SHARES),
+        ("motion_order", MOTION_ORDER_SHARES),
+    ):
+        counted = Counter(getattr(one, field) for one in drawn)
+        assert {kind: counted[kind] / len(drawn) for kind in shares} == pytest.approx(shares, abs=0.05)
+
+
+def test_centre_out_reads_the_lowest_frequencies_first() -> None:
+    drawn = replace(draw(np.random.default_rng(23), _levels()), motion_order="centre-out")
+    for lines in (33, 34):
+        poses = pose_of_line(drawn, lines)
+        outwards = poses[np.abs(np.arange(lines) - lines // 2 + 0.25).argsort()]
+        assert (np.diff(outwards) >= 0).all()
+        assert poses[lines // 2] == 0
+
+
+def test_a_record_from_before_the_kinds_replays_as_it_was_made() -> None:
+    drawn = draw(np.random.default_rng(24), _levels(Artifact.CONTRAST, Severity.MODERATE))
+    record = {key: value for key, value in drawn.to_json().items() if not key.endswith("_kind")}
+    assert Draw.from_json(record) == replace(drawn, shading_kind="smooth", distortion_kind="waves")
+
+
 def test_no_draw_holds_a_pair_that_hides_itself() -> None:
     generator = np.random.default_rng(8)
     drawn = [draw_levels(generator) for _ in range(3000)]
@@ -154,19 +217,6 @@ def test_zipper_lines_are_where_they_were_drawn_in_the_finished_image(scan: Clea
     affected = slice(round(drawn.zipper_slices[0] * 30), round(drawn.zipper_slices[1] * 30))
     line = np.take(residual[affected], found[0], axis=3 - axis)
     assert 0.8 / np.sqrt(2) * 0.85 < np.sqrt(np.mean(line**2)) < 0.8 * 1.1
-
-
-def test_a_distortion_neither_shifts_nor_turns_the_brain(scan: CleanScan) -> None:
-    generator = np.random.default_rng(12)
-    points = scan.head.brain_points_mm.astype(float)
-    waves = physics.Waves(*generator.standard_normal((2, 4, 3)), generator.uniform(0, 6, 4), points, 200.0, 12.0)
-    shift = waves(points)
-    assert np.linalg.norm(shift, axis=1).max() == pytest.approx(12.0)
-    np.testing.assert_allclose(shift.mean(axis=0), 0, atol=1e-6)
-    turn = waves.jacobian(points).mean(axis=0)
-    np.testing.assert_allclose(turn, turn.T, atol=1e-6)
-    ahead = waves(points + np.array([0, 0, 1e-4]))
-    np.testing.assert_allclose((ahead - shift) / 1e-4, waves.jacobian(points)[:, :, 2] - [0, 0, 1], atol=1e-4)
 
 
 @pytest.mark.parametrize(
@@ -229,7 +279,8 @@ def test_a_varied_scan_is_of_another_scanner_and_its_labels_are_as_true(tmp_path
     usual, varied = ([simulate_scan(found, 4, run, varied=kind) for run in range(2)] for kind in (False, True))
     for (one, record), (other, its) in zip(usual, varied, strict=True):
         assert record["fluid"] == 1.0 != its["fluid"]
-        assert 0.35 <= record["blur_voxels"] <= 0.7 >= its["blur_voxels"] >= 0.1
+        assert 0.15 <= record["blur_voxels"] <= 0.9
+        assert 0.1 <= its["blur_voxels"] <= 0.7
         assert one.labels == other.labels, "the severities are drawn first"
         for simulated in (one, other):
             assert {a: severity_of(a, simulated.measured) for a in Artifact} == simulated.labels

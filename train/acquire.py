@@ -17,7 +17,9 @@ from numpy.typing import NDArray
 from qcnode.artifacts import Artifact, Severity
 from qcnode.imaging.phantom import mix_poses
 from qcnode.imaging.volume import Volume
-from train import physics, severity
+from train import deformation as deformations
+from train import physics, severity, shading
+from train.deformation import Deformation
 from train.draws import Draw
 from train.physics import Array, Complex
 from train.scans import DIRECTIONS, CleanScan, Pose, Rendered, moved, render
@@ -94,32 +96,26 @@ def _until_cut(scan: CleanScan, pose: Pose, share: float) -> Pose:
     return shifted
 
 
-def deformation(scan: CleanScan, draw: Draw, pose: Pose, measured: dict[str, float]) -> physics.Waves | None:
-    """Plane waves of the drawn displacement, at the wavelength that gives the drawn strain, both measured."""
+def deformation(scan: CleanScan, draw: Draw, pose: Pose, measured: dict[str, float]) -> Deformation | None:
+    """The deformation of the drawn kind and displacement, as extended as gives the drawn strain, both measured."""
     measured["displacement_mm"] = measured["strain"] = 0.0
     if draw.displacement_mm == 0:
         return None
     generator = np.random.default_rng(draw.distortion_seed)
-    directions, polarisations = generator.standard_normal((2, 4, 3))
-    directions /= np.linalg.norm(directions, axis=1, keepdims=True)
-    phases = generator.uniform(0, 2 * np.pi, 4)
     brain_mm = scan.head.brain_points_mm.astype(float) @ pose.rotation.T + pose.offset_mm
-    few, largest = brain_mm[:600], draw.displacement_mm
-    short, long = np.log(40.0), np.log(900.0)
-    for _ in range(10):
-        middle = (short + long) / 2
-        waves = physics.Waves(directions, polarisations, phases, few, float(np.exp(middle)), largest)
-        short, long = (short, middle) if physics.strain(waves.jacobian(few)) < draw.strain else (middle, long)
-    waves = physics.Waves(directions, polarisations, phases, brain_mm, float(np.exp((short + long) / 2)), largest)
-    jacobian = waves.jacobian(brain_mm)
+    directions = DIRECTIONS[scan.grid.plane]
+    found = deformations.drawn(
+        draw.distortion_kind, brain_mm, draw.displacement_mm, draw.strain, directions.T[1:], generator
+    )
+    jacobian = found.jacobian(brain_mm)
     half = np.array(scan.grid.shape) * scan.grid.spacing_mm / 2
     corners = np.stack(np.meshgrid(*[np.linspace(-h, h, 9) for h in half], indexing="ij"), -1).reshape(-1, 3)
-    everywhere = waves.jacobian(corners @ DIRECTIONS[scan.grid.plane].T)
+    everywhere = found.jacobian(corners @ directions.T)
     if min(np.linalg.det(jacobian).min(), np.linalg.det(everywhere).min()) <= severity.SMALLEST_JACOBIAN:
         raise OutOfContract("the drawn distortion folds or nearly folds the anatomy; draw the scan again")
-    measured["displacement_mm"] = float(np.linalg.norm(waves(brain_mm), axis=1).max())
+    measured["displacement_mm"] = float(np.linalg.norm(found(brain_mm), axis=1).max())
     measured["strain"] = physics.strain(jacobian)
-    return waves
+    return found
 
 
 def signal_of(scan: CleanScan, seen: Rendered, draw: Draw, measured: dict[str, float]) -> Array:
@@ -134,10 +130,15 @@ def signal_of(scan: CleanScan, seen: Rendered, draw: Draw, measured: dict[str, f
         signal = physics.faded(signal, seen.grey, seen.white, draw.contrast_left)
     measured["contrast_left"] = physics.contrast(signal, seen.grey, seen.white) / clean
     measured["clean_contrast"] = clean
-    nodes = np.random.default_rng(draw.shading_seed).standard_normal((3, 4, 4))
-    field = physics.shading(signal.shape, seen.brain, draw.shading_ratio, nodes)
+    field = shading_of(seen, draw)
     measured["shading_ratio"] = physics.shading_ratio(field, seen.brain)
     return np.maximum(signal, 0) * field
+
+
+def shading_of(seen: Rendered, draw: Draw) -> Array:
+    """The drawn factor on every voxel's signal."""
+    pattern = shading.drawn(draw.shading_kind, seen.brain, np.random.default_rng(draw.shading_seed))
+    return physics.shading(pattern, seen.brain, draw.shading_ratio)
 
 
 def in_motion(
@@ -158,7 +159,7 @@ def in_motion(
     if draw.motion_nrms == 0:
         return still
     lowest = signal.shape[draw.phase_axis]
-    lines = _pose_of_line(draw, lines_filled or lowest)
+    lines = pose_of_line(draw, lines_filled or lowest)
     poses = _around_centre(draw, lines)
     first = len(lines) // 2 - lowest // 2
     lines = lines[first : first + lowest]
@@ -197,7 +198,7 @@ def _pose(values: NDArray[np.float64]) -> Pose:
     return Pose((a, b, c), (x, y, z))
 
 
-def _pose_of_line(draw: Draw, lines: int) -> NDArray[np.int64]:
+def pose_of_line(draw: Draw, lines: int) -> NDArray[np.int64]:
     """Which pose each k-space line (lowest frequency in the middle) was filled in: time runs through the poses."""
     generator = np.random.default_rng(draw.motion_seed)
     count = len(draw.motion_poses)
@@ -210,6 +211,9 @@ def _pose_of_line(draw: Draw, lines: int) -> NDArray[np.int64]:
         time = (np.arange(lines) % train + np.arange(lines) / lines) / train
     elif draw.motion_order == "scattered":
         time = generator.permutation(lines) / lines
+    elif draw.motion_order == "centre-out":  # early movements reach the lowest frequencies, late ones hardly count
+        changes = changes**2
+        time = np.abs(np.arange(lines) - lines // 2 + 0.25).argsort().argsort() / lines
     return np.searchsorted(changes, time)
 
 

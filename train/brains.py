@@ -1,7 +1,8 @@
 """Public brains → heads with the tissue contrast, the scalp and the size that a low-field scan would show.
 
 Label maps of whole heads can be given any contrast; of skull-stripped images the intensities are mapped to another
-contrast, and skull, scalp and neck are built around them; phantoms are the project's own synthetic heads.
+contrast, and skull, scalp and neck are built around them; phantoms are the project's own synthetic heads. All are set
+upright first: they lie in their files as they lay in a scanner.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from scipy import ndimage
 
 from qcnode.errors import ConfigError
 from qcnode.imaging.anatomy import GRID_MM, draw_anatomy
+from train.upright import PRECISION_DEGREES, Codes, Reference, Shape, own_pose, reference_of, shape_of, turned
 
 Kind = Literal["labelmap", "adult", "child", "phantom"]
 
@@ -37,6 +39,15 @@ _SYNTHSEG = {  # FreeSurfer's label numbers for the brain; from 501 the training
     "dura": (514, 516),
 }
 
+# Names under which the same image lies in the folder once more; it must not be in two parts of a split.
+_TWINS = {
+    "Template-Month3": "Template-Month0",
+    "Template-Month18": "Template-Month12",
+    "child-sub-0006": "child-sub-0001",
+}
+_UPRIGHT = Path("children_templates/Template-Month24-T1w.nii.gz")  # in a standard space, and of good contrast
+_UPRIGHT_FACES = 180.0  # degrees: in its file the back of the head is where the axes say that the face is
+
 
 @dataclass(frozen=True)
 class Source:
@@ -51,7 +62,7 @@ class Source:
 
 @dataclass(frozen=True)
 class Anatomy:
-    """A source on an isotropic RAS grid.
+    """A source on an isotropic RAS grid, upright.
 
     codes: (x, y, z) uint8, tissue groups (an index into GROUPS) or intensities. brain: mask. tissue: 0 elsewhere,
     1 CSF, 2 grey, 3 white. outside: distance from the brain's hull in quarters of a millimetre, 0 inside; None where
@@ -82,7 +93,10 @@ def sources(folder: Path) -> list[Source]:
     if not found:
         raise ConfigError(f"no brains in {folder}; name the folder that holds labelmaps/ and t1_skullstripped/")
     numbers: dict[str, int] = {}
-    return [Source(numbers.setdefault(s, len(numbers) + 1), s, path, kind, w) for s, path, kind, w in found]
+    for subject, *_ in found:
+        numbers.setdefault(subject, len(numbers) + 1)
+    twins = {subject: numbers[twin] for subject, twin in _TWINS.items() if twin in numbers}
+    return [Source(twins.get(s, numbers[s]), s, path, kind, w) for s, path, kind, w in found]
 
 
 def phantoms(count: int) -> list[Source]:
@@ -96,33 +110,74 @@ def _weighting(path: Path) -> str:
 
 @lru_cache(maxsize=128)
 def anatomy(source: Source) -> Anatomy:
-    """Read a source and prepare what every scan of it shares."""
+    """Read a source, set it upright and prepare what every scan of it shares."""
     if source.path is None:
         return _from_phantom(source)
-    image = nib.as_closest_canonical(nib.load(source.path))
-    codes = np.asanyarray(image.dataobj)
-    spacing_mm = float(image.header.get_zooms()[0])
+    codes, spacing_mm = _read(source.path)
+    angles = own_pose(_shape(source, codes), _reference(source.path.parents[1]))
+    if np.abs(angles).max() > PRECISION_DEGREES:
+        codes = turned(codes, angles, labels=source.kind == "labelmap")
     if source.kind == "labelmap":
         return _from_labels(source, codes, spacing_mm)
     return _from_image(source, np.asarray(codes, np.uint8), spacing_mm)
 
 
-def _from_labels(source: Source, labels: NDArray[np.uint16], spacing_mm: float) -> Anatomy:
+def pose_in_file(source: Source) -> NDArray[np.float64]:
+    """Nod, lean and turn (degrees, as `upright.own_pose` has them) with which the head lies in its file."""
+    if source.path is None:
+        return np.zeros(3)  # phantoms are drawn upright
+    return own_pose(_shape(source, _read(source.path)[0]), _reference(source.path.parents[1]))
+
+
+@lru_cache(maxsize=1)
+def _reference(folder: Path) -> Reference:
+    if not (path := folder / _UPRIGHT).exists():
+        raise ConfigError(f"{path} is not there; put it there: all heads are set upright by it")
+    source = Source(0, "upright", path, "child", "T1w")
+    return reference_of(_shape(source, _read(path)[0]), _UPRIGHT_FACES)
+
+
+def _read(path: Path) -> tuple[Codes, float]:
+    """A file's labels or intensities along RAS axes, and the spacing in mm."""
+    image = nib.as_closest_canonical(nib.load(path))
+    return np.asanyarray(image.dataobj), float(image.header.get_zooms()[0])
+
+
+def _shape(source: Source, codes: Codes) -> Shape:
+    """The brain's shape; of label maps without the brainstem, which ends where the field of view did."""
+    if source.kind == "labelmap":
+        groups = _groups(codes)
+        brain = (codes > 0) & (codes < 500) & (codes != 24) & (groups != GROUPS.index("brainstem"))
+        return shape_of(brain, _tissue_of_groups(groups))
+    intensities = np.asarray(codes, np.uint8)
+    brain = np.asarray(ndimage.binary_fill_holes(intensities > 0))
+    centres = _tissue_centres(intensities[brain], source.weighting)
+    return shape_of(brain, _tissue(intensities, brain, centres, source.weighting))
+
+
+def _groups(labels: Codes) -> NDArray[np.uint8]:
     group_of = np.zeros(1024, np.uint8)
     for group, numbers in _SYNTHSEG.items():
         group_of[list(numbers)] = GROUPS.index(group)
-    labels = labels[ndimage.find_objects((labels > 0).astype(np.uint8))[0]]
-    codes = np.pad(group_of[labels], 2)
-    labels = np.pad(labels, 2)
+    return np.asarray(group_of[labels])
+
+
+def _tissue_of_groups(groups: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    tissue_of = np.zeros(len(GROUPS), np.uint8)
+    for value, names in ((1, ("csf",)), (2, ("grey", "cerebellum")), (3, ("white",))):
+        tissue_of[[GROUPS.index(name) for name in names]] = value
+    return np.asarray(tissue_of[groups])
+
+
+def _from_labels(source: Source, labels: Codes, spacing_mm: float) -> Anatomy:
+    labels = np.pad(labels[ndimage.find_objects((labels > 0).astype(np.uint8))[0]], 2)
+    codes = _groups(labels)
     brain = (labels > 0) & (labels < 500) & (labels != 24)
     cerebellum = np.flatnonzero(np.isin(labels, (7, 8, 46, 47)).any(axis=(0, 1)))
     brain[:, :, : max(0, int(cerebellum[0] - 5 / spacing_mm))] = False  # the cord below is not brain
     pieces, _ = ndimage.label(brain)
     brain = pieces == np.bincount(pieces[brain]).argmax()
-    tissue = np.zeros_like(codes)
-    for value, groups in ((1, ("csf",)), (2, ("grey", "cerebellum")), (3, ("white",))):
-        tissue[np.isin(codes, [GROUPS.index(group) for group in groups])] = value
-    return Anatomy(source, codes, brain, tissue, None, None, spacing_mm)
+    return Anatomy(source, codes, brain, _tissue_of_groups(codes), None, None, spacing_mm)
 
 
 def _from_image(source: Source, codes: NDArray[np.uint8], spacing_mm: float) -> Anatomy:

@@ -16,12 +16,13 @@ _WITHOUT_MAPS = (
     "mirror-resnet",
     "plane-profiles",
     "head-resnet",
+    "field-unet",
     "lou-cnn",
     "mambaout",
     "mlmambaout",
 )  # not of the scan's own grid, or of one size only
-_OF_INTENSITIES = ("compact-resnet", "mirror-resnet", "plane-profiles", "head-resnet")  # and of their places, in mm
-_LOOKS = ("mirror-resnet", "plane-profiles", "head-resnet")
+_LOOKS = ("mirror-resnet", "plane-profiles", "head-resnet", "field-unet")
+_OF_INTENSITIES = ("compact-resnet", *_LOOKS)  # and of their places, in mm
 PRESETS = Path(__file__).parent / "presets"
 _PRETRAININGS_OWN = {"pretrain_epochs", "pretrain_batch", "pretrain_learning_rate", "temperature"}
 _SHAREDS_OWN = {"members", "shared_epochs", "shared_learning_rate", "shared_loss", "shared_redraw"}
@@ -69,6 +70,7 @@ class FitConfig(BaseModel):
     label_smoothing: float = Field(0.0, ge=0, lt=1)  # of the cross-entropy
     plane_weight: float = Field(1.0, ge=0)  # of naming the plane, the second task, beside the severity's loss
     measure_weight: float = Field(0.0, ge=0)  # of naming what was measured, a third task on simulated scans
+    field_weight: float = Field(0.0, ge=0)  # of drawing what a render knows of every place, with "field-unet"
     mask_weight: float = Field(0.0, ge=0)  # of finding the brain, a third task on the scans that have a mask
     weight_decay: float = 1e-4
     dropout: float = Field(0.3, ge=0, lt=1)  # of the features, before the heads
@@ -101,6 +103,8 @@ class FitConfig(BaseModel):
             raise ValueError(f"{self.encoder} looks at each scan once; set redraw to 0, and give `fit` --renders")
         if self.emptied and self.encoder in _LOOKS:
             raise ValueError(f"{self.encoder} looks at each scan once; set emptied to 0")
+        if self.field_weight and self.encoder != "field-unet":
+            raise ValueError(f"{self.encoder} draws no fields; set field_weight to 0")
         if self.mask_weight and self.measure_weight:
             raise ValueError("mask_weight and measure_weight are two third tasks; set one of them to 0")
         return self

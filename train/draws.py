@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from typing import Any, Literal, cast
+from typing import Any, Literal
 
 import numpy as np
 
 from qcnode.artifacts import Artifact, Severity
+from train import deformation, shading
 from train import severity as contract
 from train.severity import Interval
 
@@ -16,6 +17,9 @@ Levels = Mapping[Artifact, Severity]
 Triple = tuple[float, float, float]
 
 ARTIFACT_COUNT_SHARES = (0.12, 0.25, 0.33, 0.20, 0.10)  # of scans with 0, 1, … artifacts
+MOTION_ORDER_SHARES = {"linear": 0.4, "interleaved": 0.25, "scattered": 0.15, "centre-out": 0.2}
+SHADING_SHARES: Mapping[shading.Kind, float] = {"smooth": 0.5, "middle": 0.25, "one-sided": 0.25}
+DISTORTION_SHARES: Mapping[deformation.Kind, float] = {"waves": 0.4, "axis": 0.25, "bumps": 0.2, "radial": 0.15}
 
 
 @dataclass(frozen=True)
@@ -48,7 +52,7 @@ class Draw:
     # motion; poses (angles, shifts) before they are scaled to motion_nrms; lines are filled in this order
     motion_nrms: float
     motion_poses: tuple[tuple[Triple, Triple], ...]
-    motion_order: Literal["linear", "interleaved", "scattered"]
+    motion_order: Literal["linear", "interleaved", "scattered", "centre-out"]
     motion_seed: int
     # contrast
     contrast_left: float
@@ -58,6 +62,9 @@ class Draw:
     displacement_mm: float
     strain: float
     distortion_seed: int
+    # the kinds of the last two, after what has no default: older records name none
+    shading_kind: shading.Kind = "smooth"
+    distortion_kind: deformation.Kind = "waves"
 
     def to_json(self) -> dict[str, Any]:
         """The draw as JSON holds it."""
@@ -112,7 +119,7 @@ def draw(generator: np.random.Generator, levels: Levels, *, slight: bool = True)
         band_flat=float(generator.uniform(0.0, 0.7)),
         motion_nrms=within(contract.MOTION_NRMS, level(Artifact.MOTION), share=0.3),
         motion_poses=_poses(generator),
-        motion_order=cast(Any, generator.choice(["linear", "interleaved", "scattered"], p=[0.5, 0.3, 0.2]).item()),
+        motion_order=_one_of(generator, MOTION_ORDER_SHARES),
         motion_seed=_seed(generator),
         contrast_left=left,
         shading_ratio=ratio,
@@ -120,6 +127,8 @@ def draw(generator: np.random.Generator, levels: Levels, *, slight: bool = True)
         displacement_mm=within(contract.DISPLACEMENT_MM, level(Artifact.DISTORTION), share=0.3),
         strain=_strain(generator, level(Artifact.DISTORTION)),
         distortion_seed=_seed(generator),
+        shading_kind=_one_of(generator, SHADING_SHARES),
+        distortion_kind=_one_of(generator, DISTORTION_SHARES),
     )
 
 
@@ -135,6 +144,10 @@ class _Within:
             return low
         margin = 0.03 * (high - low)
         return float(self._generator.uniform(low + margin, high - margin))
+
+
+def _one_of(generator: np.random.Generator, shares: Mapping[Any, float]) -> Any:
+    return generator.choice(list(shares), p=list(shares.values())).item()
 
 
 def _seed(generator: np.random.Generator) -> int:

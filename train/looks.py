@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import replace
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -53,7 +54,14 @@ def looked_at(encoder: str, data: Inputs, cache: Path) -> Inputs:
     return replace(data, images=list(np.load(path)), masks=())
 
 
-def varied_look(encoder: str, look: Look, plane: Plane, generator: np.random.Generator) -> Look:
+class Varied(NamedTuple):
+    """A varied look, and along which axis of the scan it is mirrored; None where no fields are asked for."""
+
+    look: Look
+    mirrored: int | None = None
+
+
+def varied_look(encoder: str, look: Look, plane: Plane, generator: np.random.Generator) -> Varied:
     """The look as it would be of the scan mirrored, transposed or a little brighter."""
     return _VARIATIONS[encoder](look, plane, generator)
 
@@ -80,7 +88,7 @@ def _looks_of(encoder: str, images: Sequence[NDArray[np.float16]]) -> NDArray[np
     return np.stack(found)
 
 
-def _varied_halves(look: Look, _: Plane, generator: np.random.Generator) -> Look:
+def _varied_halves(look: Look, _: Plane, generator: np.random.Generator) -> Varied:
     """Turned about the plane's normal by quarters, mirrored and shifted along the plane."""
     halves, figures = look[:-FIGURES].reshape(HALVES), look[-FIGURES:]
     halves = np.rot90(halves, int(generator.integers(4)), (2, 3))
@@ -89,10 +97,10 @@ def _varied_halves(look: Look, _: Plane, generator: np.random.Generator) -> Look
     halves = np.roll(halves, tuple(generator.integers(-_SHIFT, _SHIFT + 1, 2)), (2, 3))
     scale = np.ones((HALVES[0], 1, 1, 1), np.float32)
     scale[:2] = np.exp(_BRIGHTER * generator.standard_normal())  # of the image, not of its outline
-    return np.concatenate([(halves * scale).ravel(), figures])
+    return Varied(np.concatenate([(halves * scale).ravel(), figures]))
 
 
-def _varied_profiles(look: Look, _: Plane, generator: np.random.Generator) -> Look:
+def _varied_profiles(look: Look, _: Plane, generator: np.random.Generator) -> Varied:
     """Axes mirrored, which turns the signs of steps, rows and columns exchanged, and the air's channels emptied."""
     profiles = look.reshape(PROFILES).copy()
     if generator.random() < _EMPTY_SHARE:
@@ -105,23 +113,34 @@ def _varied_profiles(look: Look, _: Plane, generator: np.random.Generator) -> Lo
                 profiles[axis][:, seen] = profiles[axis][:, seen][:, ::-1] * _SIGNS[:, None]
     if generator.random() < 0.5:
         profiles[[1, 2]] = profiles[[2, 1]]
-    return profiles.ravel()
+    return Varied(profiles.ravel())
 
 
-def _varied_head(look: Look, plane: Plane, generator: np.random.Generator) -> Look:
+def _varied_head(look: Look, plane: Plane, generator: np.random.Generator) -> Varied:
     """Left for right, a little brighter, on another curve of intensities: heads lie in no other way than they do."""
     blocks, figures = look[:-FIGURES].reshape(BLOCKS_SHAPE), look[-FIGURES:]
     if generator.random() < 0.5:
         blocks = np.flip(blocks, _ACROSS[plane])
     gain = np.float32(np.exp(_BRIGHTER * generator.standard_normal()))
     exponent = np.float32(np.exp(_CURVED * generator.standard_normal()))
-    return np.concatenate([((gain * blocks) ** exponent).ravel(), figures]).astype(np.float32)
+    return Varied(np.concatenate([((gain * blocks) ** exponent).ravel(), figures]).astype(np.float32))
+
+
+def _varied_whole(look: Look, plane: Plane, generator: np.random.Generator) -> Varied:
+    """Left for right, and a little brighter: a curve of intensities would change a shading."""
+    blocks, figures = look[:-FIGURES].reshape(BLOCKS_SHAPE), look[-FIGURES:]
+    across = _ACROSS[plane] if generator.random() < 0.5 else None
+    if across is not None:
+        blocks = np.flip(blocks, across)
+    gain = np.float32(np.exp(_BRIGHTER * generator.standard_normal()))
+    return Varied(np.concatenate([(gain * blocks).ravel(), figures]).astype(np.float32), across)
 
 
 _ACROSS = {Plane.AXIAL: 2, Plane.CORONAL: 2, Plane.SAGITTAL: 0}  # the axis of a network input from ear to ear
 _SIGNS = np.array([-1, -1, -1, 1] * 2, np.float32)  # of a step and of a plane's size, in the other direction
-_VARIATIONS: dict[str, Callable[[Look, Plane, np.random.Generator], Look]] = {
+_VARIATIONS: dict[str, Callable[[Look, Plane, np.random.Generator], Varied]] = {
     "mirror-resnet": _varied_halves,
     "head-resnet": _varied_head,
+    "field-unet": _varied_whole,
     "plane-profiles": _varied_profiles,
 }

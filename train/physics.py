@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from scipy import fft, ndimage
 
@@ -39,12 +38,10 @@ def faded(signal: Array, grey: Array, white: Array, left: float) -> Array:
     return np.asarray(signal - np.float32((1 - left) / share) * excess, np.float32)
 
 
-def shading(shape: tuple[int, ...], brain: Array, ratio: float, nodes: NDArray[np.float64]) -> Array:
-    """A smooth positive field through these nodes whose largest value in the brain is `ratio` times its smallest."""
-    smooth = torch.from_numpy(ndimage.zoom(nodes, 4, order=3, mode="nearest", grid_mode=True))[None, None]
-    field = torch.nn.functional.interpolate(smooth, size=shape, mode="trilinear", align_corners=True)[0, 0].numpy()
-    inside = field[brain > 0.5]
-    unit = np.clip((field - inside.min()) / np.ptp(inside), -0.3, 1.3)
+def shading(pattern: Array, brain: Array, ratio: float) -> Array:
+    """A positive field as this pattern has it, whose largest value in the brain is `ratio` times its smallest."""
+    inside = pattern[brain > 0.5]
+    unit = np.clip((pattern - inside.min()) / np.ptp(inside), -0.3, 1.3)
     return np.asarray(np.exp(np.log(ratio) * (unit - unit[brain > 0.5].mean())), np.float32)
 
 
@@ -129,46 +126,6 @@ def band_depth(field: Array, brain: Array) -> float:
 
 
 # Distortion
-
-
-class Waves:
-    """A smooth deformation: a few plane waves, less the shift and the turn that the brain as a whole would suffer.
-
-    directions, polarisations: (n, 3). phases: (n,). Points are scanner mm. `scaled` gives it amplitude and wavelength.
-    """
-
-    def __init__(
-        self,
-        directions: NDArray[np.float64],
-        polarisations: NDArray[np.float64],
-        phases: NDArray[np.float64],
-        brain_mm: NDArray[np.float64],
-        wavelength_mm: float,
-        largest_mm: float,
-    ) -> None:
-        self._vectors = directions * (2 * np.pi / wavelength_mm)
-        self._amplitudes = polarisations
-        self._phases = phases
-        self._centre = brain_mm.mean(axis=0)
-        self._shift = np.zeros(3)
-        self._turn = np.zeros((3, 3))
-        self._shift = self(brain_mm).mean(axis=0)
-        mean = self.jacobian(brain_mm).mean(axis=0) - np.eye(3)
-        self._turn = (mean - mean.T) / 2
-        scale = largest_mm / np.linalg.norm(self(brain_mm), axis=1).max()
-        self._amplitudes, self._shift, self._turn = polarisations * scale, self._shift * scale, self._turn * scale
-
-    def __call__(self, points: NDArray[np.float64]) -> NDArray[np.float64]:
-        """The displacement at points (n, 3), mm."""
-        from_centre = points - self._centre
-        waves = np.sin(from_centre @ self._vectors.T + self._phases) @ self._amplitudes
-        return np.asarray(waves - self._shift - from_centre @ self._turn.T)
-
-    def jacobian(self, points: NDArray[np.float64]) -> NDArray[np.float64]:
-        """The deformation's Jacobian (n, 3, 3) at points."""
-        slope = np.cos((points - self._centre) @ self._vectors.T + self._phases)
-        gradient = np.einsum("nw,wi,wj->nij", slope, self._amplitudes, self._vectors)
-        return np.asarray(np.eye(3) + gradient - self._turn)
 
 
 def strain(jacobian: NDArray[np.float64]) -> float:

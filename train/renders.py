@@ -21,8 +21,10 @@ from typing import NamedTuple
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from scipy.spatial.transform import Rotation
 
 from qcnode.artifacts import Artifact, Plane, Severity
+from qcnode.ensemble.fields import DISPLACEMENT_MM, FIELD_SHAPE, POSE_DEGREES, POSE_MM
 from qcnode.errors import ConfigError
 from qcnode.imaging.preprocess import BLOCK, INPUT_SHAPE, INTENSITY_RANGE, foreground_mean, oriented
 from qcnode.imaging.volume import Volume
@@ -31,9 +33,10 @@ from train.brains import Source, anatomy, phantoms, sources
 from train.contrasts import WEIGHTING_SHARES, WEIGHTINGS, Head, head
 from train.dataset import Inputs, Scan, subject_name
 from train.draws import Draw, Levels, draw
+from train.fields import Fields
 from train.measures import MEASURES
 from train.progress import progress
-from train.scans import CleanScan, Grid, Rendered, clean_scan, render
+from train.scans import DIRECTIONS, CleanScan, Displacement, Grid, Pose, Rendered, clean_scan, render
 from train.severity import OutOfContract, is_forbidden, severity_of
 from train.simulate import ADULT_LENGTH_MM, PHANTOMS, choose
 
@@ -52,9 +55,10 @@ _TONE_LEFT = 0.5  # of a line's amplitude in the air, when its column of voxels 
 
 
 class _Render(NamedTuple):
-    """One scan: blocks (slice, row, column), and what `simulate` writes beside one."""
+    """One scan: blocks (slice, row, column), what it knows of every place, and what `simulate` writes beside one."""
 
     blocks: NDArray[np.float16]
+    fields: Fields
     labels: list[int]
     plane: Plane
     measured: dict[str, float]
@@ -79,10 +83,15 @@ def render_corpus(
 def read_renders(folder: Path) -> Inputs:
     """The folder's renders, whose images are blocks; raises ConfigError for a folder without any."""
     scans, images, labels, planes, measured = [], [], [], [], []
+    fields: list[Fields | None] = []
     for path in sorted(folder.glob("*.npz")):
         with np.load(path) as part:
             record = json.loads(str(part["record"]))
             images += list(part["blocks"])
+            if "fields" in part:
+                fields += [Fields(*each) for each in zip(part["fields"], part["poses"], strict=True)]
+            else:  # rendered by an earlier version
+                fields += [None] * len(part["blocks"])
         for number, (subject, plane, its) in enumerate(
             zip(record["subjects"], record["planes"], record["labels"], strict=True)
         ):
@@ -93,7 +102,7 @@ def read_renders(folder: Path) -> Inputs:
         measured += record["measured"]
     if not scans:
         raise ConfigError(f"{folder} holds no renders; make them with `python -m train render`.")
-    return Inputs(scans, images, np.array(labels, np.int64), np.array(planes, np.int64), (), measured)
+    return Inputs(scans, images, np.array(labels, np.int64), np.array(planes, np.int64), (), measured, fields)
 
 
 def _write_part(found: Sequence[Source], out: Path, seed: int, number: int, moving: bool) -> None:
@@ -117,9 +126,11 @@ def _write_part(found: Sequence[Source], out: Path, seed: int, number: int, movi
         "measured": [render.measured for render in renders[:_PARTS_SCANS]],
     }
     blocks = np.stack([render.blocks for render in renders[:_PARTS_SCANS]])
+    fields = np.stack([render.fields.maps for render in renders[:_PARTS_SCANS]])
+    poses = np.stack([render.fields.pose for render in renders[:_PARTS_SCANS]])
     partial_file = path.with_suffix(".partial")
     with partial_file.open("wb") as file:
-        np.savez(file, blocks=blocks, record=np.array(json.dumps(record)))
+        np.savez(file, blocks=blocks, fields=fields, poses=poses, record=np.array(json.dumps(record)))
     partial_file.replace(path)
 
 
@@ -152,6 +163,8 @@ def rendered(scan: CleanScan, drawn: Draw, generator: np.random.Generator) -> _R
     signal = acquire.signal_of(coarse, inside, drawn, measured)
     band = acquire.banding(coarse, inside, drawn, measured)
     lines = scan.grid.shape[drawn.phase_axis]
+    field = np.zeros(seen.signal.shape, np.float32)
+    field[box] = np.log(acquire.shading_of(inside, drawn))
     image = acquire.in_motion(coarse, inside, signal, drawn, pose, measured, lines)
     signal = np.abs(image + np.float32(_TONE_LEFT) * acquire.tone(image.shape, drawn, measured))
     sigma = measured["noise_sigma"] = drawn.noise_sigma
@@ -171,10 +184,60 @@ def rendered(scan: CleanScan, drawn: Draw, generator: np.random.Generator) -> _R
     lying, _ = oriented(Volume(noisy.astype(np.float32), coarse.grid.affine))
     return _Render(
         np.clip(lying, *INTENSITY_RANGE).astype(np.float16),
+        Fields(
+            _maps(coarse.grid, (seen.brain, seen.grey, seen.white), field, deformation, covered),
+            _pose(coarse.grid, pose),
+        ),
         [int(labels[artifact]) for artifact in Artifact],
         scan.grid.plane,
         {key: float(measured[key]) for keys in MEASURES.values() for key in keys},
     )
+
+
+def _maps(
+    grid: Grid,
+    tissues: Sequence[NDArray[np.float32]],
+    shading: NDArray[np.float32],
+    deformation: Displacement | None,
+    covered: list[NDArray[np.float64]],
+) -> NDArray[np.float16]:
+    """What is drawn, on places of the whole network input: its axes and their signs are the blocks'."""
+    whole = (INPUT_SHAPE[0], INPUT_SHAPE[1] * _FINE // BLOCK[1], INPUT_SHAPE[2] * _FINE // BLOCK[2])
+    share = covered[0][:, None, None] * covered[1][:, None] * covered[2]
+    each = [_at_places(tissue * share.astype(np.float32)) for tissue in tissues] + [_at_places(shading)]
+    if deformation is None:
+        each += [np.zeros(FIELD_SHAPE, np.float32)] * 3
+    else:
+        mm = np.array(grid.spacing_mm) * whole / FIELD_SHAPE
+        axes = [(np.arange(n) - (n - 1) / 2) * step for n, step in zip(FIELD_SHAPE, mm, strict=True)]
+        places = np.stack(np.meshgrid(*axes, indexing="ij"), -1).reshape(-1, 3)
+        shift = deformation(places @ DIRECTIONS[grid.plane].T) @ DIRECTIONS[grid.plane] / DISPLACEMENT_MM
+        each += list(shift.T.reshape(3, *FIELD_SHAPE).astype(np.float32))
+    signs = _signs(grid)
+    lying = [oriented(Volume(one, grid.affine))[0] for one in each]
+    lying[-3:] = [one * sign for one, sign in zip(lying[-3:], signs, strict=True)]
+    return np.stack(lying).astype(np.float16)
+
+
+def _pose(grid: Grid, pose: Pose) -> NDArray[np.float32]:
+    turned, signs = Rotation.from_matrix(pose.rotation).as_rotvec(degrees=True), _signs(grid)
+    turn = turned @ DIRECTIONS[grid.plane] * signs * np.prod(signs) * np.linalg.det(DIRECTIONS[grid.plane])
+    offset = np.array(pose.offset_mm) @ DIRECTIONS[grid.plane] * signs
+    return np.concatenate([turn / POSE_DEGREES, offset / POSE_MM]).astype(np.float32)
+
+
+def _signs(grid: Grid) -> NDArray[np.float64]:
+    """Along which of its axes the grid lies as network inputs do, and along which the other way round."""
+    steps = np.indices((2, 2, 2), np.float32)
+    corner = (1, 0, 0), (0, 1, 0), (0, 0, 1)
+    lying = [oriented(Volume(axis, grid.affine))[0] for axis in steps]
+    return np.array([float(one[at] - one[0, 0, 0]) for one, at in zip(lying, corner, strict=True)])
+
+
+def _at_places(samples: NDArray[np.float32]) -> NDArray[np.float32]:
+    counts = [n // places for n, places in zip(samples.shape, FIELD_SHAPE, strict=True)]
+    split = [size for pair in zip(FIELD_SHAPE, counts, strict=True) for size in pair]
+    return np.asarray(samples.reshape(split).mean((1, 3, 5)), np.float32)
 
 
 def _on_blocks(scan: CleanScan) -> CleanScan:

@@ -55,7 +55,10 @@ def fit_run(
     out.mkdir(parents=True, exist_ok=True)
     log.info("fit_started training_scans=%d validation_scans=%d", len(training.scans), len(validation.scans))
     sharing = {artifact for artifact in artifacts if _of_shared_kind(config.of(artifact), config)}
-    shared = _shared(config, artifacts, training, validation, out, earlier, board) if sharing and not init else None
+    shared = None
+    if sharing and not init:
+        seen = _seen(config, training, validation, renders, part_of, out)
+        shared = _shared(config, artifacts, *seen, out, earlier, board)
     for artifact in artifacts:
         its = config.of(artifact)
         member = shipped_member(its, artifact, init) if init else new_member(its)

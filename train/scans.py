@@ -95,7 +95,7 @@ def clean_scan(head: Head, plane: Plane, generator: np.random.Generator) -> Clea
     slices = int(np.clip(generator.integers(slices - 6, slices + 5), min(44, max(28, needed)), 44))
     rows, columns = (2 * int(n / 2 + generator.integers(-3, 4)) for n in (rows, columns))
     grid = Grid(plane, (slices, rows, columns), (5.0, in_plane, in_plane))
-    return CleanScan(head, grid, pose, generator.uniform(0.35, 0.7), generator.uniform(0.22, 0.32))
+    return CleanScan(head, grid, pose, generator.uniform(0.15, 0.9), generator.uniform(0.22, 0.32))
 
 
 def render(

@@ -19,7 +19,22 @@ _SKIN, _SKIN_WIDTH = 0.35, 0.06  # means of the foreground: where the air ends, 
 _LAST = (5, 5, 5)  # the last map's size
 
 
-class HeadResNet(LookingEncoder):
+class WholeHeadEncoder(LookingEncoder):
+    """An encoder that looks at the blocks themselves, and at how the plane lies that mirrors the head best."""
+
+    def look(self, blocks: Tensor) -> Tensor:
+        """The blocks themselves, then the mirror plane's figures (FIGURES,), in one row."""
+        return torch.cat([blocks.flatten(), plane_figures(mirror_plane_of(blocks))])
+
+
+def channels_of(looks: Tensor) -> Tensor:
+    """The blocks, their logarithm, and where the head is: (batch, 3, slice, block row, block column)."""
+    blocks = looks[:, :-FIGURES].reshape(-1, 1, *BLOCKS_SHAPE).clamp(0, _BRIGHTEST)
+    channels = [blocks, torch.log(blocks + _FLOOR) / 2, torch.sigmoid((blocks - _SKIN) / _SKIN_WIDTH)]
+    return torch.cat(channels, 1).contiguous(memory_format=torch.channels_last_3d)
+
+
+class HeadResNet(WholeHeadEncoder):
     """A small 3-D ResNet whose last map is not pooled: every place in the field of view keeps its own weights.
 
     It sees the blocks, their logarithm, and where the head is; a layer mixes that with the mirror plane's figures.
@@ -39,15 +54,9 @@ class HeadResNet(LookingEncoder):
         self.figures_norm = nn.BatchNorm1d(FIGURES)
         self.mix = nn.Sequential(nn.Dropout(0.2), nn.Linear(self._SEEN + FIGURES, self.MIXED), nn.ReLU())
 
-    def look(self, blocks: Tensor) -> Tensor:
-        """The blocks themselves, then the mirror plane's figures (FIGURES,), in one row."""
-        return torch.cat([blocks.flatten(), plane_figures(mirror_plane_of(blocks))])
-
     def features_of(self, looks: Tensor) -> Tensor:
         """See `look`."""
-        blocks = looks[:, :-FIGURES].reshape(-1, 1, *BLOCKS_SHAPE).clamp(0, _BRIGHTEST)
-        channels = [blocks, torch.log(blocks + _FLOOR) / 2, torch.sigmoid((blocks - _SKIN) / _SKIN_WIDTH)]
-        maps = self.stages(self.stem(torch.cat(channels, 1).contiguous(memory_format=torch.channels_last_3d)))
+        maps = self.stages(self.stem(channels_of(looks)))
         mixed: Tensor = self.mix(torch.cat([self.seen(maps.float()), self.figures_norm(looks[:, -FIGURES:])], 1))
         return mixed
 

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from qcnode.ensemble import published
+from qcnode.ensemble.fields import field_unet
 from qcnode.ensemble.heads import head_resnet
 from qcnode.ensemble.mambaout import mambaout, mlmambaout
 from qcnode.ensemble.mirror import mirror_resnet
@@ -176,6 +177,7 @@ ENCODERS: dict[str, Entry] = {
     "compact-resnet": Entry(compact_resnet, 16),
     "mirror-resnet": Entry(mirror_resnet, 16),
     "head-resnet": Entry(head_resnet, 16),
+    "field-unet": Entry(field_unet, 16),
     "plane-profiles": Entry(plane_profile_network, 24),
     "resnet10": Entry(partial(published.resnet, blocks=(1, 1, 1, 1), bottleneck=False), 64),
     "resnet18": Entry(partial(published.resnet, blocks=(2, 2, 2, 2), bottleneck=False), 64),

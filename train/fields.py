@@ -1,0 +1,93 @@
+"""What a simulator knows at every place of a scan, as a third task while training (qcnode/ensemble/fields.py).
+
+Renders carry it. Scans that were rated by people, and those that were simulated voxel by voxel, have none, and do not
+contribute.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from qcnode.ensemble.fields import FIELD_SHAPE, FIELDS, POSE, SHARES, FieldUNet
+
+_MOST = 6.0  # units of a pose; the offset of a head that is cut is beyond
+_BENT_FROM, _POSE_BENT_FROM = 0.1, 0.3  # units: a loss is a square below, straight above
+_AROUND = 0.02  # what a place outside the brain counts, beside one inside
+
+
+class Fields(NamedTuple):
+    """Of one scan. maps: (FIELDS, *FIELD_SHAPE), shares in place of their logits. pose: (POSE,)."""
+
+    maps: NDArray[np.float16]
+    pose: NDArray[np.float32]
+
+    def mirrored(self, axis: int) -> Fields:
+        """Of the scan mirrored along an axis (0 slice, 1 row, 2 column)."""
+        maps, pose = np.flip(self.maps, axis + 1).copy(), self.pose.copy()
+        maps[axis - 3] *= -1
+        pose[:3] *= -1  # a reflection keeps the turn about its own axis alone
+        pose[[axis, 3 + axis]] *= -1
+        return Fields(maps, pose)
+
+
+class Drawn(NamedTuple):
+    """Of a batch. maps: (batch, FIELDS, *FIELD_SHAPE), pose: (batch, POSE), known: (batch,), whether a scan has any."""
+
+    maps: Tensor
+    pose: Tensor
+    known: Tensor
+
+
+def batch_of(fields: Sequence[Fields | None], device: torch.device) -> Drawn:
+    """The fields of a batch's scans, zero where there are none."""
+    maps = np.zeros((len(fields), FIELDS, *FIELD_SHAPE), np.float32)
+    poses = np.zeros((len(fields), POSE), np.float32)
+    for slot, its in enumerate(fields):
+        if its is not None:
+            maps[slot], poses[slot] = its
+    known = torch.tensor([its is not None for its in fields], device=device)
+    return Drawn(torch.from_numpy(maps).to(device), torch.from_numpy(poses).to(device), known)
+
+
+@contextmanager
+def watched(encoder: nn.Module) -> Iterator[list[Tensor]]:
+    """While the encoder runs: the list to which it adds the fields and the pose that it drew; others add nothing."""
+    said: list[Tensor] = []
+    if not isinstance(encoder, FieldUNet):
+        yield said
+        return
+    hooks = [
+        part.register_forward_hook(lambda _module, _inputs, its: said.append(its.float()))
+        for part in (encoder.fields, encoder.pose)
+    ]
+    try:
+        yield said
+    finally:
+        for hook in hooks:
+            hook.remove()
+
+
+def fields_loss(said: Sequence[Tensor], truth: Drawn) -> Tensor:
+    """Cross-entropy of the shares, Huber's losses of shading and displacement in the brain, and of the pose.
+
+    said: the fields and the pose that were drawn, in this order. The mean over the scans that have fields; else 0.
+    """
+    maps, pose = said
+    if not truth.known.any():
+        return maps.sum() * 0
+    maps, pose, true_maps, true_pose = (each[truth.known] for each in (maps, pose, truth.maps, truth.pose))
+    shares = true_maps[:, :SHARES].clamp(0, 1)
+    near = shares[:, :1] + _AROUND
+    found = F.binary_cross_entropy_with_logits(maps[:, :SHARES], shares)
+    off = F.smooth_l1_loss(maps[:, SHARES:], true_maps[:, SHARES:], beta=_BENT_FROM, reduction="none") * near
+    shading, bend = (part.sum() / (part.shape[1] * near.sum()) for part in (off[:, :1], off[:, 1:]))
+    lying = F.smooth_l1_loss(pose, true_pose.clamp(-_MOST, _MOST), beta=_POSE_BENT_FROM)
+    return 2 * found + 4 * shading + 2 * bend + 2 * lying
