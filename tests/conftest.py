@@ -3,10 +3,31 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from certificates import Identity, authority, identity
+from pynetdicom import AE
+from pynetdicom.association import Association
+from pynetdicom.transport import AssociationSocket
+
+from qcnode.delivery.requestor import Checkpoint
+
+
+@pytest.fixture(scope="session", autouse=True)
+def no_answer_is_lost_on_its_way() -> Iterator[None]:
+    """Tests' own senders lose no answer of the node's to pynetdicom's other thread: see Checkpoint."""
+    made = AE._create_socket
+
+    def create_socket(ae: AE, association: Association, address: Any, tls: Any) -> AssociationSocket:
+        association._reactor_checkpoint = Checkpoint(association)
+        return made(ae, association, address, tls)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(AE, "_create_socket", create_socket)
+        yield
 
 
 @pytest.fixture(scope="session")

@@ -157,7 +157,7 @@ def test_the_association_s_own_thread_stands_still_while_ours_sends() -> None:
                 self.rounds += 1
 
     reactor = Reactor()
-    checkpoint = requestor._Checkpoint(reactor)
+    checkpoint = requestor.Checkpoint(reactor)
     reactor.start()
     for _ in range(300):
         checkpoint.clear()

@@ -73,22 +73,38 @@ def _head(image: Image) -> Image:
 def _banding(drawn: Draw, severity: Severity, image: Image, generator: np.random.Generator) -> Image:
     """A field of bands whose largest change in the image's head is in the severity's interval.
 
-    The bands are looked up, voxel by voxel, among _STEPS coordinates: that is as exact as the input's half precision.
+    The bands are looked up among some _STEPS coordinates, which is as exact as the input's half precision. A pixel is
+    a whole number of steps along a row, so that a row is one piece of the bands as seen at every so manieth step.
     The head, seen at one voxel of 2 x 4 x 4, takes up the _STRETCHES of coordinates that hold any of it.
     """
     ramps = [d * np.linspace(-0.5, 0.5, n) for n, d in zip(image.shape, drawn.band_direction, strict=True)]
     low, high = (0.5 + sum(end(ramp) for ramp in ramps) for end in (np.min, np.max))
-    heights = physics.bands(np.linspace(low, high, _STEPS, dtype=np.float32), drawn.bands, drawn.band_flat)
-    z, y, x = (torch.from_numpy((ramp - ramp.min()) * ((_STEPS - 1) / (high - low))).float() for ramp in ramps)
+    step, pixel = (high - low) / _STEPS, abs(float(ramps[2][1] - ramps[2][0]))
+    steps = max(1, round(pixel / step)) if pixel > step / 4 else 0  # in a pixel; without any a row is one coordinate
+    step = pixel / steps if steps else step
+    coordinates = low + step * np.arange((high - low) / step + 1)
+    heights = physics.bands(coordinates.astype(np.float32), drawn.bands, drawn.band_flat)
+
+    z, y, x = (torch.from_numpy((ramp - ramp.min()) / step) for ramp in ramps)
+    stretch = -(-len(heights) // _STRETCHES)
     head = torch.from_numpy(image[::2, ::4, ::4] > 0.5)
-    taken = (z[::2, None, None] + (y[::4, None] + (x[::4] + 0.5))).int()[head].numpy()
-    holds_head = np.bincount(taken // (_STEPS // _STRETCHES), minlength=_STRETCHES) > 0
-    deepest = float(heights.reshape(_STRETCHES, -1)[holds_head].max(initial=0))
+    taken = (z[::2, None, None] + (y[::4, None] + x[::4])).round().int()[head].numpy() // stretch
+    tallest = np.maximum.reduceat(heights, np.arange(0, len(heights), stretch))
+    deepest = float(tallest[np.unique(taken)].max(initial=0))
     depth = _inside(BAND_DEPTH[severity], generator)
     sign = 1.0 if sum(drawn.band_direction) > 0 else -1.0
-    changes = torch.from_numpy(1 + np.float32(sign * depth / max(deepest, 0.5)) * heights)
-    places = (z[:, None, None] + (y[:, None] + (x + 0.5))).int()
-    return np.asarray(changes.index_select(0, places.view(-1)).view(places.shape).numpy())
+    changes = 1 + np.float32(sign * depth / max(deepest, 0.5)) * heights
+
+    starts = (z[:, None] + y).round().int()
+    if not steps:
+        return np.asarray(np.broadcast_to(changes[starts][..., None], image.shape))
+    columns = image.shape[2]
+    if drawn.band_direction[2] < 0:  # along a row the coordinate falls
+        changes, starts = changes[::-1], len(changes) - 1 - starts - steps * (columns - 1)
+    padded = np.pad(changes, (0, -len(changes) % steps))
+    rows = torch.from_numpy(np.ascontiguousarray(padded.reshape(-1, steps).T).ravel()).unfold(0, columns, 1)
+    firsts = starts % steps * (len(padded) // steps) + starts // steps
+    return np.asarray(rows.index_select(0, firsts.view(-1)).view(image.shape).numpy())
 
 
 def _distorted(image: Image, drawn: Draw, head: NDArray[np.bool_], generator: np.random.Generator) -> Image:

@@ -61,7 +61,7 @@ class Requestor(AE):
         return context
 
     def _create_socket(self, association: Association, address: Any, tls: Any) -> AssociationSocket:
-        association._reactor_checkpoint = _Checkpoint(association)
+        association._reactor_checkpoint = Checkpoint(association)
         self._made = _Socket(association, address=address)
         self._made.tls_args = tls
         self._connection = self._made.socket
@@ -70,7 +70,7 @@ class Requestor(AE):
         return self._made
 
 
-class _Checkpoint(threading.Event):
+class Checkpoint(threading.Event):
     """Where the association's own thread stands still while ours sends and awaits the answer.
 
     pynetdicom's may let that thread run on when both come to it at once; it then takes the peer's answer away, ours
