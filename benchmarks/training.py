@@ -1,12 +1,13 @@
 """What does the training loop cost beside the network's own arithmetic, and what does it save over the naive form?
 
-python benchmarks/training.py [--encoder compact-resnet] [--width 16] [--batches 40] [--redraw 0.5] [--turns 3]
+python benchmarks/training.py [--encoder compact-resnet] [--width 16] [--batches 225] [--redraw 0.5] [--turns 3]
 
 Samples a second of (a) the naive form: every scan of a batch is drawn anew while the network waits, and each severity's
 gradient norm takes a backward pass of its own; (b) the network alone: forward and backward of one batch that is there
 already; and the loop as `python -m train fit` runs it: batches made by all cores, norms in closed form, optimizer and
-schedule. All three on the same machine, in turns, on Banding's member in batches of eight. On a CPU also what of
-a core each takes, which others on the machine change less; with OMP_NUM_THREADS=1 no thread's waiting counts in it.
+schedule, over an epoch with its validation and saving. All three on the same machine, in turns, (b) before and after
+the loop, on Banding's member in batches of eight. On a CPU also what of a core each takes, which others on the machine
+change less; with OMP_NUM_THREADS=1 no thread's waiting counts in it.
 
 Last, what reweighting itself costs: one batch's severity loss and its way back to the features, with and without it, in
 turns, as a share of (b)'s step.
@@ -15,11 +16,11 @@ turns, as a share of (b)'s step.
 from __future__ import annotations
 
 import argparse
+import logging
 import statistics
 import sys
 import tempfile
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
@@ -53,6 +54,10 @@ class Taken(NamedTuple):
     seconds: float
     of_a_core: float
 
+    def each(self, samples: int) -> Taken:
+        """Of one of so many samples."""
+        return Taken(self.seconds / samples, self.of_a_core / samples)
+
 
 def _now() -> Taken:
     return Taken(time.perf_counter(), time.process_time())
@@ -70,35 +75,36 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--encoder", default="compact-resnet")
     parser.add_argument("--width", type=int, default=16)
-    parser.add_argument("--batches", type=int, default=40, help="in each turn")
+    parser.add_argument("--batches", type=int, default=225, help="of an epoch; 225 are the shipped corpus's")
     parser.add_argument("--turns", type=int, default=3)
     parser.add_argument("--redraw", type=float, default=0.5, help="share of scans that are drawn anew")
     arguments = parser.parse_args()
     print(described(), f"; torch {torch.__version__} on {device()}, {torch.get_num_threads()} threads", sep="")
     config = FitConfig(encoder=arguments.encoder, width=arguments.width, redraw=arguments.redraw)
     size = 4 * config.blocks
-    data = _scans(arguments.batches * config.blocks)
-    forms: dict[str, Callable[[], Taken]] = {
-        "(a) naive": lambda: _naive(config, data, arguments.batches, size),
-        "(b) forward + backward alone": lambda: _alone(config, data, arguments.batches, size),
-        "the loop": lambda: _loop(config, data),
-    }
-    turns: dict[str, list[Taken]] = {name: [] for name in forms}
+    few = -(-arguments.batches // 8)  # of the naive form, which is slow, and of each half of (b)
+    turns: dict[str, list[Taken]] = {"(a) naive": [], "(b) forward + backward alone": [], "the loop": []}
     for turn in range(arguments.turns + 1):
-        for name, measure in forms.items():
-            taken = measure()
-            if turn:  # the first one warms up
-                turns[name].append(taken)
-    samples = arguments.batches * size
+        batches = arguments.batches if turn else few  # the first one warms up
+        data = _scans(batches * config.blocks)
+        before = _alone(config, data, few, size).each(few * size)
+        loop = _loop(config, data).each(batches * size)
+        after = _alone(config, data, few, size).each(few * size)
+        naive = _naive(config, data, few, size).each(few * size)
+        alone = Taken(*(statistics.mean(both) for both in zip(before, after, strict=True)))
+        if turn:
+            for its, one in zip(turns.values(), (naive, alone, loop), strict=True):
+                its.append(one)
     rates, of_a_core = {}, {}
     for name, its in turns.items():
-        rates[name] = samples / statistics.median(taken.seconds for taken in its)
-        of_a_core[name] = 1000 * statistics.median(taken.of_a_core for taken in its) / samples
-        told = " ".join(f"{taken.seconds:.2f}" for taken in its)
-        print(f"{name:30} {rates[name]:8.1f} samples/s {of_a_core[name]:8.2f} ms of a core   (turns: {told} s)")
+        rates[name] = 1 / statistics.median(one.seconds for one in its)
+        of_a_core[name] = 1000 * statistics.median(one.of_a_core for one in its)
+        told = " ".join(f"{1000 * one.seconds:.1f}" for one in its)
+        print(f"{name:30} {rates[name]:8.1f} samples/s {of_a_core[name]:8.2f} ms of a core   (turns: {told} ms)")
     naive, alone, loop = rates.values()
     _, alone_ms, loop_ms = of_a_core.values()
-    print(f"the loop / (b): {loop / alone:.3f}   the loop / (a): {loop / naive:.2f}")
+    ratios = " ".join(f"{b.seconds / its.seconds:.3f}" for b, its in zip(*list(turns.values())[1:], strict=True))
+    print(f"the loop / (b): {loop / alone:.3f} (turns: {ratios})   the loop / (a): {loop / naive:.2f}")
     if device().type == "cpu":
         print(f"of a core, (b) / the loop: {alone_ms / loop_ms:.3f}   beside (b): {loop_ms - alone_ms:.2f} ms a sample")
     plain, reweighted = _losses(config, size)
@@ -118,18 +124,29 @@ def _scans(moderate: int) -> Inputs:
     return Inputs(scans, [head] * len(labels), columns, np.zeros(len(labels), np.int64))
 
 
+class _Ends(logging.Handler):
+    """When each epoch of a fit ended."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.at: list[Taken] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        if record.msg.startswith("epoch_done"):
+            self.at.append(_now())
+
+
 def _loop(config: FitConfig, data: Inputs) -> Taken:
-    """One epoch: what a fit of two epochs takes longer than one of one, validation of one scan included."""
-    taken = []
-    validation = data.of([data.scans[0].subject])
-    for epochs in (1, 2):
-        with tempfile.TemporaryDirectory() as out:
-            its = config.model_copy(update={"epochs": epochs})
-            started = _now()
-            fit_member(its, ARTIFACT, new_member(its), data, validation, Path(out))
-            taken.append(_since(started))
-    one, two = taken
-    return Taken(two.seconds - one.seconds, two.of_a_core - one.of_a_core)
+    """A fit's one epoch, from where the members it began with are saved: its validation of one scan included."""
+    log, ends = logging.getLogger("train.loop"), _Ends()
+    log.addHandler(ends)
+    log.setLevel(logging.INFO)
+    with tempfile.TemporaryDirectory() as out:
+        its = config.model_copy(update={"epochs": 1})
+        fit_member(its, ARTIFACT, new_member(its), data, data.of([data.scans[0].subject]), Path(out))
+    log.removeHandler(ends)
+    before, after = ends.at
+    return Taken(after.seconds - before.seconds, after.of_a_core - before.of_a_core)
 
 
 def _alone(config: FitConfig, data: Inputs, batches: int, size: int) -> Taken:

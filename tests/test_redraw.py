@@ -1,7 +1,5 @@
 from __future__ import annotations
 
-from dataclasses import replace
-
 import numpy as np
 import pytest
 from scipy import ndimage
@@ -9,6 +7,7 @@ from scipy import ndimage
 from qcnode.artifacts import Artifact, Severity
 from qcnode.imaging.preprocess import INPUT_SHAPE
 from train import physics, redraw
+from train.draws import draw
 from train.redraw import REDRAWN, can_be_redrawn, redrawn
 from train.severity import BAND_DEPTH, DISPLACEMENT_MM, SHADING_RATIO
 
@@ -74,7 +73,7 @@ def test_a_distortion_moves_voxels_as_far_as_its_severity_says() -> None:
 def sampled(coordinate: np.ndarray, severity: Severity) -> np.ndarray:
     """The coordinate image through the distortion that IMAGE's head and this seed draw."""
     generator = np.random.default_rng(11)
-    drawn = redraw.draw(generator, dict.fromkeys(Artifact, Severity.NONE) | {Artifact.DISTORTION: severity})
+    drawn = draw(generator, dict.fromkeys(Artifact, Severity.NONE) | {Artifact.DISTORTION: severity})
     return redraw._distorted(np.asarray(coordinate, np.float32), drawn, HEAD, generator)
 
 
@@ -113,32 +112,32 @@ def test_the_head_is_what_the_nearest_of_every_second_slice_and_fourth_pixel_say
     np.testing.assert_array_equal(redraw._head(IMAGE), expected)
 
 
+def banding(bands: redraw._Bands, severity: Severity, image: np.ndarray, generator: np.random.Generator) -> np.ndarray:
+    return np.concatenate([field for _, field in redraw._banding(bands, severity, image, generator)])
+
+
 @pytest.mark.parametrize("seed", range(12))
 def test_looked_up_bands_are_the_bands_themselves(seed: int) -> None:
     severity, generator = Severity(seed % 3), np.random.default_rng(seed)
-    levels = dict.fromkeys(Artifact, Severity.NONE) | {Artifact.BANDING: severity}
-    drawn = redraw.draw(generator, levels)
+    bands = redraw._Bands.drawn(generator)
     head = redraw._head(IMAGE)
-    field = redraw._banding(drawn, severity, IMAGE, np.random.default_rng(0))
+    field = banding(bands, severity, IMAGE, np.random.default_rng(0))
 
     axes = np.meshgrid(*(np.linspace(-0.5, 0.5, n) for n in IMAGE.shape), indexing="ij")
-    along = sum(axis * d for axis, d in zip(axes, drawn.band_direction, strict=True)) + 0.5
-    profile = physics.bands(along.astype(np.float32), drawn.bands, drawn.band_flat)
+    along = sum(axis * d for axis, d in zip(axes, bands.direction, strict=True)) + 0.5
+    profile = physics.bands(along.astype(np.float32), bands.profiles, bands.flat)
     depth = np.random.default_rng(0).uniform(BAND_DEPTH[severity].low, BAND_DEPTH[severity].high)
-    sign = np.sign(sum(drawn.band_direction))
+    sign = np.sign(sum(bands.direction))
     expected = 1 + sign * depth / max(profile[head > 0].max(), 0.5) * profile
     np.testing.assert_allclose(field, expected, atol=5e-4)  # half precision's own step at 1
 
 
 def test_a_bright_voxel_far_from_the_head_leaves_its_bands_as_deep() -> None:
     """The tallest band lies between the two, where neither is."""
-    generator = np.random.default_rng(4)
-    drawn = redraw.draw(generator, dict.fromkeys(Artifact, Severity.NONE) | {Artifact.BANDING: Severity.SEVERE})
-    bands = ((0.5, 0.2, 0.6), (0.8, 0.1, 1.0))
-    drawn = replace(drawn, band_direction=(0.0, 0.0, 1.0), bands=bands, band_flat=0.5)
+    bands = redraw._Bands((0.0, 0.0, 1.0), ((0.5, 0.2, 0.6), (0.8, 0.1, 1.0)), 0.5)
     image = np.full(INPUT_SHAPE, 0.05, np.float32)
     head = np.s_[:, 40:100, 60:84]
     image[head] = image[0, 0, 140] = 1.0
-    field = redraw._banding(drawn, Severity.SEVERE, image, generator)
+    field = banding(bands, Severity.SEVERE, image, np.random.default_rng(4))
     low, high = BAND_DEPTH[Severity.SEVERE]
     assert low - 1e-3 <= np.abs(field[head] - 1).max() <= high + 1e-3

@@ -114,9 +114,9 @@ def draw(generator: np.random.Generator, levels: Levels, *, slight: bool = True)
         offset_mm=offset,
         cut_share=cut,
         band_depth=within(contract.BAND_DEPTH, level(Artifact.BANDING)),
-        band_direction=_direction(generator, (0.4, 1.0, 1.0)),
-        bands=_bands(generator),
-        band_flat=float(generator.uniform(0.0, 0.7)),
+        band_direction=band_direction(generator),
+        bands=bands(generator),
+        band_flat=band_flat(generator),
         motion_nrms=within(contract.MOTION_NRMS, level(Artifact.MOTION), share=0.3),
         motion_poses=_poses(generator),
         motion_order=_one_of(generator, MOTION_ORDER_SHARES),
@@ -196,7 +196,17 @@ def _positioning(
     return _triple(small_tilt), _direction(generator), float(generator.uniform(0.09, 0.25))
 
 
-def _bands(generator: np.random.Generator) -> tuple[Triple, ...]:
+def band_direction(generator: np.random.Generator) -> Triple:
+    """Of the axis across which bands lie: along the slices less often than within them."""
+    return _direction(generator, (0.4, 1.0, 1.0))
+
+
+def band_flat(generator: np.random.Generator) -> float:
+    """The share of a band at its full height."""
+    return float(generator.uniform(0.0, 0.7))
+
+
+def bands(generator: np.random.Generator) -> tuple[Triple, ...]:
     """One to four bands side by side, each 10-40 % of the field of view, one of them at full height."""
     while True:
         count = int(generator.integers(1, 5))

@@ -21,8 +21,8 @@ from train.fields import Drawn, Fields, batch_of
 from train.looks import Varied, varied_look
 from train.measures import targets_of
 from train.progress import progress
-from train.redraw import REDRAWN, can_be_redrawn, redrawn
-from train.variation import Half, Image, drawn
+from train.redraw import REDRAWN, can_be_redrawn, redraw
+from train.variation import Image, drawn
 
 
 class Masks(NamedTuple):
@@ -143,16 +143,24 @@ def _made_into(data: Inputs, artifacts: Set[Artifact], config: FitConfig, into: 
         into[:], across = _look(data, index, config, generator)
         fields = data.fields[index] if data.fields and config.field_weight else None
         return _Made(labels, plane, fields=fields if fields is None or across is None else fields.mirrored(across))
-    mask, is_fresh = None, False
+    mask = None
     if len(artifacts) == 1:
         (artifact,) = artifacts
-        image, plane, mask, is_fresh = _of_severity(data, index, artifact, config, generator)
+        index, fresh = _of_severity(data, index, artifact, config, generator)
+        plane = int(data.planes[index])
+        if data.masks and config.mask_weight and not (fresh and artifact is Artifact.DISTORTION):
+            mask = data.masks[index]  # of a scan whose voxels are moved here it would no longer be true
     else:
-        image, labels = _with_fresh_artifacts(data, index, artifacts, config, generator)
+        fresh = _fresh_artifacts(labels, artifacts, config, generator)
+        labels = labels.copy()
+        for artifact, severity in fresh.items():
+            labels[list(Artifact).index(artifact)] = severity
     variation = drawn(artifacts, config, generator)
-    variation.into(into, image)
+    variation.into(into, data.images[index])
+    for artifact, severity in fresh.items():
+        redraw(into, artifact, severity, generator)
     moved = None if mask is None else variation.of_mask(np.asarray(mask, np.float32) / np.float32(255))
-    return _Made(labels, plane, moved, is_fresh=is_fresh)
+    return _Made(labels, plane, moved, is_fresh=len(artifacts) == 1 and bool(fresh))
 
 
 def _look(data: Inputs, index: int, config: FitConfig, generator: np.random.Generator) -> Varied:
@@ -169,35 +177,24 @@ def _masks(masks: Sequence[Image | None], shape: tuple[int, ...]) -> Masks:
 
 def _of_severity(
     data: Inputs, index: int, artifact: Artifact, config: FitConfig, generator: np.random.Generator
-) -> tuple[Image | Half, int, NDArray[np.uint8] | None, bool]:
-    """The scan, or another without the artifact on which it is drawn at this scan's severity; its plane; its mask.
-
-    Last whether it is the other one.
-    The mask of a scan whose voxels are moved here is no longer true: it has none.
-    """
+) -> tuple[int, dict[Artifact, Severity]]:
+    """The scan, or another without the artifact, and the severity at which it is to be drawn on that."""
     column = list(Artifact).index(artifact)
     if artifact not in REDRAWN or generator.random() >= config.redraw:
-        mask = data.masks[index] if data.masks and config.mask_weight else None
-        return data.images[index], int(data.planes[index]), mask, False
+        return index, {}
     severity = Severity(int(data.labels[index, column]))
-    index = int(generator.choice(np.flatnonzero(data.labels[:, column] == Severity.NONE)))
-    image = redrawn(data.images[index], artifact, severity, generator)
-    kept = data.masks and config.mask_weight and artifact is not Artifact.DISTORTION
-    return image, int(data.planes[index]), data.masks[index] if kept else None, True
+    return int(generator.choice(np.flatnonzero(data.labels[:, column] == Severity.NONE))), {artifact: severity}
 
 
-def _with_fresh_artifacts(
-    data: Inputs, index: int, artifacts: Set[Artifact], config: FitConfig, generator: np.random.Generator
-) -> tuple[Image | Half, NDArray[np.int64]]:
-    """The scan with artifacts that it did not have drawn onto it here and there; and its labels then."""
-    image: Image | Half = data.images[index]
-    labels = data.labels[index].copy()
+def _fresh_artifacts(
+    labels: NDArray[np.int64], artifacts: Set[Artifact], config: FitConfig, generator: np.random.Generator
+) -> dict[Artifact, Severity]:
+    """Artifacts that a scan of these labels did not have and that are drawn onto it here and there, in their order."""
+    severities = {artifact: Severity(int(label)) for artifact, label in zip(Artifact, labels, strict=True)}
+    fresh: dict[Artifact, Severity] = {}
     for artifact in REDRAWN:
-        severities = {a: Severity(int(label)) for a, label in zip(Artifact, labels, strict=True)}
-        if artifact not in artifacts or not can_be_redrawn(artifact, severities):
+        if artifact not in artifacts or not can_be_redrawn(artifact, severities | fresh):
             continue
         if generator.random() < config.shared_redraw:
-            severity = Severity(int(generator.integers(len(Severity))))
-            image = redrawn(image, artifact, severity, generator)
-            labels[list(Artifact).index(artifact)] = severity
-    return image, labels
+            fresh[artifact] = Severity(int(generator.integers(len(Severity))))
+    return fresh

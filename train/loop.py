@@ -8,6 +8,7 @@ import logging
 import subprocess
 import time
 from collections.abc import Callable, Mapping, Sequence
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -283,6 +284,7 @@ def _write_curve(history: Sequence[Mapping[str, float]], path: Path) -> None:
         table.writerows(history)
 
 
+@cache
 def _commit() -> str:
     """The commit of the code that trains, with "-dirty" where files differ from it; "unknown" outside a checkout."""
     command = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]

@@ -6,7 +6,8 @@ Only artifacts whose physics works on a finished scan: bands and shading multipl
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -14,8 +15,8 @@ from numpy.typing import NDArray
 from torch.nn import functional as F
 
 from qcnode.artifacts import Artifact, Severity
-from train import deformation, physics, shading
-from train.draws import Draw, draw
+from train import deformation, draws, physics, shading
+from train.draws import Triple
 from train.severity import BAND_DEPTH, SHADING_RATIO, Interval
 from train.variation import Half, Image, widened
 
@@ -28,8 +29,9 @@ _SPOILT = {
     Artifact.BANDING: frozenset[Artifact](),
 }
 _SPACING_MM = np.array([5.0, 1.6, 1.6])  # of a network input, near enough
-_STEPS = 1 << 16  # of a band's coordinate across the field of view
+_STEPS = 1 << 15  # of a band's coordinate across the field of view
 _STRETCHES = 32  # of these steps, in which a head is looked for: four voxels of the input or more each
+_SLICES = 4  # looked up at a time: so many stay in a core's cache until the image was multiplied by them
 _COARSE = (2, 6, 6)  # voxels a step of the grid on which a displacement is computed
 
 
@@ -41,20 +43,39 @@ def can_be_redrawn(artifact: Artifact, severities: Mapping[Artifact, Severity]) 
 
 def redrawn(image: Image | Half, artifact: Artifact, severity: Severity, generator: np.random.Generator) -> Image:
     """The input with this artifact drawn anew at this severity; `image` has it at severity 0. One of REDRAWN."""
-    drawn = draw(generator, dict.fromkeys(Artifact, Severity.NONE) | {artifact: severity})
     out = np.empty(image.shape, np.float32)
     widened(image, out)
-    box = _field_of_view(out)
+    redraw(out, artifact, severity, generator)
+    return out
+
+
+def redraw(image: Image, artifact: Artifact, severity: Severity, generator: np.random.Generator) -> None:
+    """Draw this artifact on the input where it lies, as `redrawn` does on a copy."""
+    box = _field_of_view(image)
     if artifact is Artifact.BANDING:
-        out[box] *= _banding(drawn, severity, out[box], generator)
+        seen = image[box]
+        for slices, field in _banding(_Bands.drawn(generator), severity, seen, generator):
+            seen[slices] *= field
     elif artifact is Artifact.CONTRAST:
         ratio = _inside(SHADING_RATIO[severity], generator)
         if severity:
-            pattern = shading.smooth(out[box].shape, generator.standard_normal((3, 4, 4)))
-            out[box] *= physics.shading(pattern, _head(out)[box], ratio)
+            pattern = shading.smooth(image[box].shape, generator.standard_normal((3, 4, 4)))
+            image[box] *= physics.shading(pattern, _head(image)[box], ratio)
     else:
-        out = _distorted(out, drawn, _head(out) > 0, generator)
-    return out
+        drawn = draws.draw(generator, dict.fromkeys(Artifact, Severity.NONE) | {artifact: severity})
+        image[:] = _distorted(image, drawn, _head(image) > 0, generator)
+
+
+class _Bands(NamedTuple):
+    """As draws.Draw has them."""
+
+    direction: Triple
+    profiles: tuple[Triple, ...]
+    flat: float
+
+    @classmethod
+    def drawn(cls, generator: np.random.Generator) -> _Bands:
+        return cls(draws.band_direction(generator), draws.bands(generator), draws.band_flat(generator))
 
 
 def _head(image: Image) -> Image:
@@ -70,44 +91,48 @@ def _head(image: Image) -> Image:
     return np.asarray(head.numpy())
 
 
-def _banding(drawn: Draw, severity: Severity, image: Image, generator: np.random.Generator) -> Image:
-    """A field of bands whose largest change in the image's head is in the severity's interval.
+def _banding(
+    bands: _Bands, severity: Severity, image: Image, generator: np.random.Generator
+) -> Iterator[tuple[slice, Image]]:
+    """A field of bands whose largest change in the image's head is in the severity's interval, a few slices at a time.
 
     The bands are looked up among some _STEPS coordinates, which is as exact as the input's half precision. A pixel is
     a whole number of steps along a row, so that a row is one piece of the bands as seen at every so manieth step.
     The head, seen at one voxel of 2 x 4 x 4, takes up the _STRETCHES of coordinates that hold any of it.
     """
-    ramps = [d * np.linspace(-0.5, 0.5, n) for n, d in zip(image.shape, drawn.band_direction, strict=True)]
+    ramps = [d * np.linspace(-0.5, 0.5, n) for n, d in zip(image.shape, bands.direction, strict=True)]
     low, high = (0.5 + sum(end(ramp) for ramp in ramps) for end in (np.min, np.max))
     step, pixel = (high - low) / _STEPS, abs(float(ramps[2][1] - ramps[2][0]))
     steps = max(1, round(pixel / step)) if pixel > step / 4 else 0  # in a pixel; without any a row is one coordinate
     step = pixel / steps if steps else step
     coordinates = low + step * np.arange((high - low) / step + 1)
-    heights = physics.bands(coordinates.astype(np.float32), drawn.bands, drawn.band_flat)
+    heights = physics.bands(coordinates.astype(np.float32), bands.profiles, bands.flat)
 
-    z, y, x = (torch.from_numpy((ramp - ramp.min()) / step) for ramp in ramps)
+    z, y, x = (torch.from_numpy((ramp - ramp.min()) / step).float() for ramp in ramps)
     stretch = -(-len(heights) // _STRETCHES)
     head = torch.from_numpy(image[::2, ::4, ::4] > 0.5)
     taken = (z[::2, None, None] + (y[::4, None] + x[::4])).round().int()[head].numpy() // stretch
     tallest = np.maximum.reduceat(heights, np.arange(0, len(heights), stretch))
-    deepest = float(tallest[np.unique(taken)].max(initial=0))
+    deepest = float(tallest[np.bincount(taken, minlength=len(tallest)) > 0].max(initial=0))
     depth = _inside(BAND_DEPTH[severity], generator)
-    sign = 1.0 if sum(drawn.band_direction) > 0 else -1.0
+    sign = 1.0 if sum(bands.direction) > 0 else -1.0
     changes = 1 + np.float32(sign * depth / max(deepest, 0.5)) * heights
 
-    starts = (z[:, None] + y).round().int()
-    if not steps:
-        return np.asarray(np.broadcast_to(changes[starts][..., None], image.shape))
-    columns = image.shape[2]
-    if drawn.band_direction[2] < 0:  # along a row the coordinate falls
+    starts, columns = (z[:, None] + y).round().int(), image.shape[2]
+    if bands.direction[2] < 0:  # along a row the coordinate falls
         changes, starts = changes[::-1], len(changes) - 1 - starts - steps * (columns - 1)
-    padded = np.pad(changes, (0, -len(changes) % steps))
-    rows = torch.from_numpy(np.ascontiguousarray(padded.reshape(-1, steps).T).ravel()).unfold(0, columns, 1)
-    firsts = starts % steps * (len(padded) // steps) + starts // steps
-    return np.asarray(rows.index_select(0, firsts.view(-1)).view(image.shape).numpy())
+    if steps:
+        padded = np.pad(changes, (0, -len(changes) % steps))
+        pieces = torch.from_numpy(np.ascontiguousarray(padded.reshape(-1, steps).T).ravel()).unfold(0, columns, 1)
+        starts = starts % steps * (len(padded) // steps) + starts // steps
+    else:
+        pieces = torch.from_numpy(changes.copy())[:, None].expand(-1, columns)
+    for first in range(0, len(starts), _SLICES):
+        slices = slice(first, first + _SLICES)
+        yield slices, pieces.index_select(0, starts[slices].ravel()).view(-1, *image.shape[1:]).numpy()
 
 
-def _distorted(image: Image, drawn: Draw, head: NDArray[np.bool_], generator: np.random.Generator) -> Image:
+def _distorted(image: Image, drawn: draws.Draw, head: NDArray[np.bool_], generator: np.random.Generator) -> Image:
     """The image pulled along plane waves of the drawn displacement and strain."""
     centre = (np.array(image.shape) - 1) / 2
     inside = np.argwhere(head[::2, ::4, ::4]) * (2, 4, 4)
