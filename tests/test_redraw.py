@@ -9,29 +9,30 @@ from qcnode.imaging.preprocess import INPUT_SHAPE
 from train import physics, redraw
 from train.draws import draw
 from train.redraw import REDRAWN, can_be_redrawn, redrawn
-from train.severity import BAND_DEPTH, DISPLACEMENT_MM, SHADING_RATIO
+from train.severity import BAND_DEPTH, DISPLACEMENT_MM, SHADING_RATIO, OutOfContract
 
 
-def an_input() -> np.ndarray:
+def an_input(contrast: float = 0.2) -> np.ndarray:
     """A head with a textured inside in a field of view that does not fill the input."""
     z, y, x = np.meshgrid(*[np.linspace(-1, 1, n) for n in INPUT_SHAPE], indexing="ij")
     radius = np.sqrt(z**2 + (y / 0.8) ** 2 + (x / 0.65) ** 2)
-    image = np.where(radius < 0.9, 1.0 + 0.2 * np.sin(12 * x) * np.cos(9 * y), 0.05)
+    image = np.where(radius < 0.9, 1.0 + contrast * np.sin(12 * x) * np.cos(9 * y), 0.05)
     image[:, :6] = image[:, :, -10:] = 0
     return image.astype(np.float32)
 
 
 IMAGE = an_input()
+LIVELY = np.where(IMAGE > 0.5, np.maximum(an_input(2.0), 0.55), IMAGE)  # in which motion is seen
 HEAD = IMAGE > 0.5
 
 
 @pytest.mark.parametrize("artifact", REDRAWN)
 @pytest.mark.parametrize("severity", list(Severity))
 def test_the_same_draw_gives_the_same_image_and_leaves_the_input(artifact: Artifact, severity: Severity) -> None:
-    before = IMAGE.copy()
-    first, second = (redrawn(IMAGE, artifact, severity, np.random.default_rng(5)) for _ in range(2))
+    image = LIVELY.copy()
+    first, second = (redrawn(image, artifact, severity, np.random.default_rng(5)) for _ in range(2))
     np.testing.assert_array_equal(first, second)
-    np.testing.assert_array_equal(IMAGE, before)
+    np.testing.assert_array_equal(image, LIVELY)
     assert np.isfinite(first).all()
 
 
@@ -81,11 +82,19 @@ def test_severity_two_is_stronger_than_one_and_one_than_none() -> None:
     for artifact in [a for a in REDRAWN if a is not Artifact.DISTORTION]:
         changes = [
             np.mean(
-                [np.abs(redrawn(IMAGE, artifact, s, np.random.default_rng(k)) - IMAGE)[HEAD].mean() for k in range(5)]
+                [np.abs(redrawn(LIVELY, artifact, s, np.random.default_rng(k)) - LIVELY)[HEAD].mean() for k in range(5)]
             )
             for s in Severity
         ]
         assert changes[0] < changes[1] < changes[2]
+
+
+def test_what_is_still_cannot_be_seen_to_move() -> None:
+    even = np.ones(INPUT_SHAPE, np.float32)
+    before = even.copy()
+    with pytest.raises(OutOfContract, match="take another scan"):
+        redraw.redraw(even, Artifact.MOTION, Severity.SEVERE, np.random.default_rng(0))
+    np.testing.assert_array_equal(even, before)
 
 
 def test_an_artifact_is_added_only_where_the_other_labels_stay_true() -> None:
@@ -96,10 +105,13 @@ def test_an_artifact_is_added_only_where_the_other_labels_stay_true() -> None:
     assert not can_be_redrawn(Artifact.DISTORTION, clean | {Artifact.NOISE: Severity.MODERATE})
     assert not can_be_redrawn(Artifact.CONTRAST, clean | {Artifact.ZIPPER: Severity.SEVERE})
     assert can_be_redrawn(Artifact.BANDING, clean | {Artifact.NOISE: Severity.SEVERE})
+    labels = np.array([[0] * 7, [0, 1, 0, 0, 0, 0, 0], [0, 0, 0, 0, 2, 0, 0], [0, 0, 0, 1, 0, 0, 0]])
+    assert redraw.redrawable(labels, Artifact.MOTION).tolist() == [0, 3]
+    assert redraw.redrawable(labels[1:3], Artifact.MOTION).tolist() == [0]
 
 
 def test_half_precision_is_redrawn_as_the_same_values_in_float32() -> None:
-    half = IMAGE.astype(np.float16)
+    half = LIVELY.astype(np.float16)
     for artifact in REDRAWN:
         one, other = (
             redrawn(its, artifact, Severity.SEVERE, np.random.default_rng(2)) for its in (half, half.astype(np.float32))

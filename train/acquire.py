@@ -160,7 +160,7 @@ def in_motion(
         return still
     lowest = signal.shape[draw.phase_axis]
     lines = pose_of_line(draw, lines_filled or lowest)
-    poses = _around_centre(draw, lines)
+    poses = around_centre(np.array([angles + shifts for angles, shifts in draw.motion_poses]), lines)
     first = len(lines) // 2 - lowest // 2
     lines = lines[first : first + lowest]
     centre = np.array(pose.offset_mm)
@@ -185,9 +185,8 @@ def in_motion(
     return image
 
 
-def _around_centre(draw: Draw, lines: NDArray[np.int64]) -> NDArray[np.float64]:
+def around_centre(poses: NDArray[np.float64], lines: NDArray[np.int64]) -> NDArray[np.float64]:
     """The poses (n, 6) relative to their mean over the low frequencies, which decide where the head is seen."""
-    poses = np.array([angles + shifts for angles, shifts in draw.motion_poses])
     frequency = np.arange(len(lines)) - len(lines) // 2
     weight = np.exp(-((frequency / (0.04 * len(lines))) ** 2))
     return np.asarray(poses - np.average(poses[lines], axis=0, weights=weight))
@@ -203,18 +202,25 @@ def pose_of_line(draw: Draw, lines: int) -> NDArray[np.int64]:
     generator = np.random.default_rng(draw.motion_seed)
     count = len(draw.motion_poses)
     changes = np.sort(generator.uniform(0.05, 0.95, count - 1))
-    time = np.arange(lines) / lines
+    time = filled_at(draw.motion_order, lines, generator)
     if draw.motion_order == "linear":  # a movement far from the lowest frequencies would hardly be seen
         changes = np.sort(generator.normal(0.5, 0.08, count - 1))
-    elif draw.motion_order == "interleaved":  # echo trains: neighbouring lines are read far apart in time
-        train = int(generator.integers(4, 17))
-        time = (np.arange(lines) % train + np.arange(lines) / lines) / train
-    elif draw.motion_order == "scattered":
-        time = generator.permutation(lines) / lines
     elif draw.motion_order == "centre-out":  # early movements reach the lowest frequencies, late ones hardly count
         changes = changes**2
-        time = np.abs(np.arange(lines) - lines // 2 + 0.25).argsort().argsort() / lines
     return np.searchsorted(changes, time)
+
+
+def filled_at(order: str, lines: int, generator: np.random.Generator) -> NDArray[np.float64]:
+    """When each k-space line (lowest frequency in the middle) is filled, from 0 to 1; orders as MOTION_ORDER_SHARES."""
+    time = np.arange(lines) / lines
+    if order == "interleaved":  # echo trains: neighbouring lines are read far apart in time
+        train = int(generator.integers(4, 17))
+        time = (np.arange(lines) % train + np.arange(lines) / lines) / train
+    elif order == "scattered":
+        time = generator.permutation(lines) / lines
+    elif order == "centre-out":
+        time = np.abs(np.arange(lines) - lines // 2 + 0.25).argsort().argsort() / lines
+    return time
 
 
 def tone(shape: tuple[int, ...], draw: Draw, measured: dict[str, float]) -> Complex:

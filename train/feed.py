@@ -21,7 +21,8 @@ from train.fields import Drawn, Fields, batch_of
 from train.looks import Varied, varied_look
 from train.measures import targets_of
 from train.progress import progress
-from train.redraw import REDRAWN, can_be_redrawn, redraw
+from train.redraw import REDRAWN, can_be_redrawn, redraw, redrawable
+from train.severity import OutOfContract
 from train.variation import Image, drawn
 
 
@@ -137,7 +138,17 @@ class _Made(NamedTuple):
 
 def _made_into(data: Inputs, artifacts: Set[Artifact], config: FitConfig, into: Image, index: int, seed: int) -> _Made:
     """Write one scan into its place in a batch, drawn by its own seed, whichever thread comes first."""
-    generator = np.random.default_rng(seed)
+    try:
+        return _drawn_into(data, artifacts, config, into, index, np.random.default_rng(seed))
+    except OutOfContract:  # an artifact that the other scan cannot have: this one as it is
+        into.fill(0)
+        as_it_is = config.model_copy(update={"redraw": 0.0, "shared_redraw": 0.0})
+        return _drawn_into(data, artifacts, as_it_is, into, index, np.random.default_rng(seed))
+
+
+def _drawn_into(
+    data: Inputs, artifacts: Set[Artifact], config: FitConfig, into: Image, index: int, generator: np.random.Generator
+) -> _Made:
     labels, plane = data.labels[index], int(data.planes[index])
     if into.ndim == 1:
         into[:], across = _look(data, index, config, generator)
@@ -179,11 +190,10 @@ def _of_severity(
     data: Inputs, index: int, artifact: Artifact, config: FitConfig, generator: np.random.Generator
 ) -> tuple[int, dict[Artifact, Severity]]:
     """The scan, or another without the artifact, and the severity at which it is to be drawn on that."""
-    column = list(Artifact).index(artifact)
     if artifact not in REDRAWN or generator.random() >= config.redraw:
         return index, {}
-    severity = Severity(int(data.labels[index, column]))
-    return int(generator.choice(np.flatnonzero(data.labels[:, column] == Severity.NONE))), {artifact: severity}
+    severity = Severity(int(data.labels[index, list(Artifact).index(artifact)]))
+    return int(generator.choice(redrawable(data.labels, artifact))), {artifact: severity}
 
 
 def _fresh_artifacts(

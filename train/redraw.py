@@ -1,7 +1,7 @@
 """Fresh draws of an artifact onto network inputs without it, while training: no epoch sees the same scans twice.
 
 Only artifacts whose physics works on a finished scan: bands and shading multiply it, a distortion moves its voxels
-(those of severity 0 are moved a little too, so that interpolation says nothing).
+(those of severity 0 are moved a little too, so that interpolation says nothing), motion mixes its k-space.
 """
 
 from __future__ import annotations
@@ -12,20 +12,22 @@ from typing import NamedTuple
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from scipy import ndimage
 from torch.nn import functional as F
 
 from qcnode.artifacts import Artifact, Severity
-from train import deformation, draws, physics, shading
+from train import deformation, draws, motion, physics, shading
 from train.draws import Triple
 from train.severity import BAND_DEPTH, SHADING_RATIO, Interval
 from train.variation import Half, Image, widened
 
-# In the order of the physics. Interpolation would smooth noise, and shading would change a line's height: those two
-# are redrawn only on scans without noise and lines, so that the other labels stay true.
-REDRAWN = (Artifact.DISTORTION, Artifact.CONTRAST, Artifact.BANDING)
+# In the order of the physics. Interpolation would smooth noise, shading would change a line's height, and lines do not
+# move with a head: those three are redrawn only on scans without noise and lines, so that the other labels stay true.
+REDRAWN = (Artifact.DISTORTION, Artifact.CONTRAST, Artifact.MOTION, Artifact.BANDING)
 _SPOILT = {
     Artifact.DISTORTION: frozenset({Artifact.NOISE, Artifact.ZIPPER}),
     Artifact.CONTRAST: frozenset({Artifact.NOISE, Artifact.ZIPPER}),
+    Artifact.MOTION: frozenset({Artifact.NOISE, Artifact.ZIPPER}),
     Artifact.BANDING: frozenset[Artifact](),
 }
 _SPACING_MM = np.array([5.0, 1.6, 1.6])  # of a network input, near enough
@@ -41,6 +43,13 @@ def can_be_redrawn(artifact: Artifact, severities: Mapping[Artifact, Severity]) 
     return artifact in REDRAWN and all(severities[a] == none for a in {artifact, *_SPOILT[artifact]})
 
 
+def redrawable(labels: NDArray[np.int64], artifact: Artifact) -> NDArray[np.int64]:
+    """Which scans of these labels (scan, artifact) can be; any without the artifact where none can."""
+    wrong = [list(Artifact).index(each) for each in {artifact, *_SPOILT[artifact]}]
+    can = (labels[:, wrong] == Severity.NONE).all(axis=1)
+    return np.flatnonzero(can if can.any() else labels[:, list(Artifact).index(artifact)] == Severity.NONE)
+
+
 def redrawn(image: Image | Half, artifact: Artifact, severity: Severity, generator: np.random.Generator) -> Image:
     """The input with this artifact drawn anew at this severity; `image` has it at severity 0. One of REDRAWN."""
     out = np.empty(image.shape, np.float32)
@@ -50,7 +59,10 @@ def redrawn(image: Image | Half, artifact: Artifact, severity: Severity, generat
 
 
 def redraw(image: Image, artifact: Artifact, severity: Severity, generator: np.random.Generator) -> None:
-    """Draw this artifact on the input where it lies, as `redrawn` does on a copy."""
+    """Draw this artifact on the input where it lies, as `redrawn` does on a copy.
+
+    Raises OutOfContract, and leaves the input, where the scan cannot have it.
+    """
     box = _field_of_view(image)
     if artifact is Artifact.BANDING:
         seen = image[box]
@@ -61,6 +73,8 @@ def redraw(image: Image, artifact: Artifact, severity: Severity, generator: np.r
         if severity:
             pattern = shading.smooth(image[box].shape, generator.standard_normal((3, 4, 4)))
             image[box] *= physics.shading(pattern, _head(image)[box], ratio)
+    elif artifact is Artifact.MOTION:
+        image[box] = motion.moved(image[box].copy(), _brain(image)[box], severity, generator)
     else:
         drawn = draws.draw(generator, dict.fromkeys(Artifact, Severity.NONE) | {artifact: severity})
         image[:] = _distorted(image, drawn, _head(image) > 0, generator)
@@ -83,12 +97,23 @@ def _head(image: Image) -> Image:
 
     The nearest of these voxels counts, their first and last being the image's (as `scipy.ndimage.zoom` has it).
     """
-    head = torch.from_numpy((image[::2, ::4, ::4] > 0.5).astype(np.float32))
+    return _of_nearest((image[::2, ::4, ::4] > 0.5).astype(np.float32), image.shape)
+
+
+def _brain(image: Image) -> NDArray[np.bool_]:
+    """Of the head what is not its rim: as much as there is of brain, by a third more or less."""
+    head = ndimage.binary_fill_holes(image[::2, ::4, ::4] > 0.5)
+    inner = ndimage.binary_erosion(head, np.ones((1, 3, 3)))
+    return _of_nearest((inner if inner.any() else head).astype(np.float32), image.shape) > 0
+
+
+def _of_nearest(seen: Image, shape: tuple[int, ...]) -> Image:
+    found = torch.from_numpy(seen)
     for axis in (2, 1, 0):  # the innermost first, while there is little of it
-        coarse, fine = head.shape[axis], image.shape[axis]
+        coarse, fine = found.shape[axis], shape[axis]
         nearest = np.floor(np.arange(fine) * ((coarse - 1) / (fine - 1)) + 0.5).astype(np.int64)
-        head = head.index_select(axis, torch.from_numpy(nearest))
-    return np.asarray(head.numpy())
+        found = found.index_select(axis, torch.from_numpy(nearest))
+    return np.asarray(found.numpy())
 
 
 def _banding(
