@@ -26,6 +26,7 @@ _WINDOW = 4  # slices that are graded together
 _BATCH = 5  # windows that a thread grades at a time
 _DEPTH = 24  # slices of the stack that a window is laid out to; a deep network needs that many
 _FAULT = -2.0  # of the margin; moderate or worse has a chance of one in eight
+_FAULT_OF = {Artifact.MOTION: -3.5}  # whose member is surer of clean slices
 _MOST = 0.58  # of the slices: a fault in more of them is the whole scan's
 
 Each = Callable[[Callable[[list[int]], list[float]], Iterable[list[int]]], Iterable[list[float]]]
@@ -47,11 +48,12 @@ def carrying_slices(
         return None
     first, last = there.min(), there.max()
     found = np.zeros(images.shape[2], np.bool_)
-    found[first : last + 1] = faulty(own_margins(member, images[0, 0, first : last + 1], each))
+    fault = _FAULT_OF.get(artifact, _FAULT)
+    found[first : last + 1] = faulty(own_margins(member, images[0, 0, first : last + 1], fault, each), fault)
     return tuple(int(number) for number in np.flatnonzero((shown >= 0) & found[shown]))
 
 
-def own_margins(member: Member, slices: Tensor, each: Each = map) -> NDArray[np.float32]:
+def own_margins(member: Member, slices: Tensor, fault: float, each: Each = map) -> NDArray[np.float32]:
     """How much each of the slices (slice, row, column) is at fault by itself: (slice,), higher is worse.
 
     The logarithm of P(moderate or worse) over P(none), the mean of the windows that the slice is in. A window between
@@ -67,7 +69,7 @@ def own_margins(member: Member, slices: Tensor, each: Each = map) -> NDArray[np.
     graded = of([*range(0, last, _WINDOW), last])
     pairs = {(one + other) // 2: (graded[one], graded[other]) for one, other in pairwise(graded)}
     between = {start: sum(both) / 2 for start, both in pairs.items()}
-    between |= of([start for start, (one, other) in pairs.items() if (one > _FAULT) != (other > _FAULT)])
+    between |= of([start for start, (one, other) in pairs.items() if (one > fault) != (other > fault)])
     total, windows = np.zeros(len(slices), np.float32), np.zeros(len(slices), np.float32)
     for start, margin in (between | graded).items():
         total[start : start + _WINDOW] += margin
@@ -85,9 +87,12 @@ def _window_margins(member: Member, slices: Tensor, starts: list[int]) -> list[f
         return margins
 
 
-def faulty(margins: NDArray[np.float32]) -> NDArray[np.bool_]:
-    """Which slices stand out of the others by their margins, (slice,); none where most of them are alike at fault."""
-    at_fault = margins > _FAULT
+def faulty(margins: NDArray[np.float32], fault: float) -> NDArray[np.bool_]:
+    """Which slices stand out of the others by their margins, (slice,); none where most of them are alike at fault.
+
+    fault: the margin beyond which a slice is at fault.
+    """
+    at_fault = margins > fault
     if not at_fault.any() or at_fault.mean() > _MOST:
         return np.zeros(len(margins), np.bool_)
     # A window at the border of a strong artifact is at fault as well, though half of its slices are clean.
