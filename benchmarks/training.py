@@ -1,12 +1,13 @@
 """What does the training loop cost beside the network's own arithmetic, and what does it save over the naive form?
 
-python benchmarks/training.py [--encoder compact-resnet] [--width 16] [--batches 225] [--redraw 0.5] [--turns 3]
+python benchmarks/training.py [--encoder compact-resnet] [--width 16] [--batches 60] [--redraw 0.5] [--turns 9]
 
 Samples a second of (a) the naive form: every scan of a batch is drawn anew while the network waits, and each severity's
 gradient norm takes a backward pass of its own; (b) the network alone: forward and backward of one batch that is there
 already; and the loop as `python -m train fit` runs it: batches made by all cores, norms in closed form, optimizer and
 schedule, over an epoch with its validation and saving. All three on the same machine, in turns, (b) before and after
-the loop, on Banding's member in batches of eight. On a CPU also what of a core each takes, which others on the machine
+the loop, on Banding's member in batches of eight. Turns are short and many, as a machine's speed drifts: the loop's
+share of (b) is the median of the turns' own. On a CPU also what of a core each takes, which others on the machine
 change less; with OMP_NUM_THREADS=1 no thread's waiting counts in it.
 
 Last, what reweighting itself costs: one batch's severity loss and its way back to the features, with and without it, in
@@ -75,24 +76,23 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--encoder", default="compact-resnet")
     parser.add_argument("--width", type=int, default=16)
-    parser.add_argument("--batches", type=int, default=225, help="of an epoch; 225 are the shipped corpus's")
-    parser.add_argument("--turns", type=int, default=3)
+    parser.add_argument("--batches", type=int, default=60, help="of an epoch, and as many of (b)")
+    parser.add_argument("--turns", type=int, default=9)
     parser.add_argument("--redraw", type=float, default=0.5, help="share of scans that are drawn anew")
     arguments = parser.parse_args()
     print(described(), f"; torch {torch.__version__} on {device()}, {torch.get_num_threads()} threads", sep="")
     config = FitConfig(encoder=arguments.encoder, width=arguments.width, redraw=arguments.redraw)
     size = 4 * config.blocks
-    few = -(-arguments.batches // 8)  # of the naive form, which is slow, and of each half of (b)
+    few, half = -(-arguments.batches // 8), -(-arguments.batches // 2)  # of the naive form, which is slow; of (b)
     turns: dict[str, list[Taken]] = {"(a) naive": [], "(b) forward + backward alone": [], "the loop": []}
     for turn in range(arguments.turns + 1):
-        batches = arguments.batches if turn else few  # the first one warms up
-        data = _scans(batches * config.blocks)
-        before = _alone(config, data, few, size).each(few * size)
-        loop = _loop(config, data).each(batches * size)
-        after = _alone(config, data, few, size).each(few * size)
+        data = _scans(arguments.batches * config.blocks)
+        before = _alone(config, data, half, size).each(half * size)
+        loop = _loop(config, data).each(arguments.batches * size)
+        after = _alone(config, data, half, size).each(half * size)
         naive = _naive(config, data, few, size).each(few * size)
         alone = Taken(*(statistics.mean(both) for both in zip(before, after, strict=True)))
-        if turn:
+        if turn:  # the first one warms up
             for its, one in zip(turns.values(), (naive, alone, loop), strict=True):
                 its.append(one)
     rates, of_a_core = {}, {}
@@ -103,8 +103,9 @@ def main() -> None:
         print(f"{name:30} {rates[name]:8.1f} samples/s {of_a_core[name]:8.2f} ms of a core   (turns: {told} ms)")
     naive, alone, loop = rates.values()
     _, alone_ms, loop_ms = of_a_core.values()
-    ratios = " ".join(f"{b.seconds / its.seconds:.3f}" for b, its in zip(*list(turns.values())[1:], strict=True))
-    print(f"the loop / (b): {loop / alone:.3f} (turns: {ratios})   the loop / (a): {loop / naive:.2f}")
+    ratios = [b.seconds / its.seconds for b, its in zip(*list(turns.values())[1:], strict=True)]
+    told = " ".join(f"{ratio:.3f}" for ratio in ratios)
+    print(f"the loop / (b): {statistics.median(ratios):.3f} (turns: {told})   the loop / (a): {loop / naive:.2f}")
     if device().type == "cpu":
         print(f"of a core, (b) / the loop: {alone_ms / loop_ms:.3f}   beside (b): {loop_ms - alone_ms:.2f} ms a sample")
     plain, reweighted = _losses(config, size)
