@@ -2,11 +2,11 @@
 
 python benchmarks/shortcuts.py CORPUS BRAINS [--weights DIR] [--scans 240] [--heads 24] [--seed 1]
 
-All scans are of test subjects, which the weights did not learn from (the shipped split). First, of the corpus' scans,
-how a site would fare that rescans on the verdict: how many without an artifact it would call back, how many severe ones
-it would find. Then macro F1 of scans whose background is set to zero or whose intensities are on another scale; of
-scans simulated again with the same artifacts and another skull, or a newborn's size. Then, of clean heads with one
-severe artifact added, by how much the probability of every other artifact rises. Tables in Markdown.
+All scans are of test subjects, which the weights did not learn from (train/presets/shipped-split). First, of the
+corpus' scans, how a site would fare that rescans on the verdict: how many without an artifact it would call back, how
+many severe ones it would find. Then macro F1 of scans whose background is set to zero or whose intensities are on
+another scale; of scans simulated again with the same artifacts and another skull, or a newborn's size. Then, of clean
+heads with one severe artifact added, by how much the probability of every other artifact rises. Tables in Markdown.
 """
 
 from __future__ import annotations
@@ -36,15 +36,16 @@ from train import metrics
 from train.acquire import apply
 from train.brains import Source, anatomy, phantoms, sources
 from train.contrasts import WEIGHTING_SHARES, WEIGHTINGS, head
-from train.dataset import Scan, read_scans, subject_kinds, subject_name
+from train.dataset import Scan, read_scans, subject_name
 from train.draws import Draw, draw, draw_levels
+from train.given import read_split
 from train.progress import progress
 from train.scans import clean_scan
 from train.severity import OutOfContract
 from train.simulate import ADULT_LENGTH_MM, PHANTOMS, choose
-from train.split import TEST, split_subjects
+from train.split import TEST
 
-SPLIT_SEED = 1  # of the shipped recipe
+SHIPPED_SPLIT = Path(__file__).parents[1] / "train/presets/shipped-split"
 ADULT, NEWBORN = 1.0, 0.65  # of an adult's brain from front to back
 _ATTEMPTS = 40
 
@@ -77,15 +78,16 @@ def main() -> None:
     torch.set_num_threads(1)
     ensemble = Ensemble.load(arguments.weights)
     scans = read_scans(arguments.corpus)
-    part_of = split_subjects(subject_kinds(arguments.corpus, scans), SPLIT_SEED)
-    unseen = sorted((s for s in scans if part_of[s.subject] == TEST), key=lambda s: zlib.crc32(s.path.name.encode()))
+    part_of = read_split(SHIPPED_SPLIT)
+    of_test = {subject for subject, part in part_of.items() if part == TEST}
+    unseen = sorted((s for s in scans if s.subject in of_test), key=lambda s: zlib.crc32(s.path.name.encode()))
     print(f"{described()}\nweights {ensemble.manifest.id}\n")
     as_they_are = graded(ensemble, unseen, lambda volume: volume)
     print_verdicts(as_they_are)
     print_parts(unseen, as_they_are)
-    of_test = [s for s in sources(arguments.brains) + phantoms(PHANTOMS) if part_of[subject_name(s.patient)] == TEST]
-    print_held(ensemble, unseen[: arguments.scans], of_test, arguments.scans, arguments.seed)
-    print_cross_talk(ensemble, of_test, arguments.heads, arguments.seed)
+    heads = [s for s in sources(arguments.brains) + phantoms(PHANTOMS) if subject_name(s.patient) in of_test]
+    print_held(ensemble, unseen[: arguments.scans], heads, arguments.scans, arguments.seed)
+    print_cross_talk(ensemble, heads, arguments.heads, arguments.seed)
 
 
 def graded(ensemble: Ensemble, scans: Iterable[Scan], altered: Callable[[Volume], Volume]) -> Graded:
