@@ -1,10 +1,11 @@
-"""How fast does every published encoder learn at 128³, and in how much memory: in bf16 and in fp32?
+"""How fast does every encoder learn at 128³, and in how much memory: in bf16 and in fp32?
 
 python benchmarks/encoders.py [--batch 4] [--steps 10] [--encoder NAME …]
 
 Forward, backward and Adam's step of a member on scans drawn by chance; on CUDA where there is a GPU, else on the CPU.
 Every encoder in a process of its own, so that the memory is its own: CUDA's largest allocation, or on the CPU the
-process's largest resident size. Median of the steps, after one that warms up.
+process's largest resident size. Median of the steps, after one that warms up. Encoders that look at a scan of the
+project's own grid, once and for all, are left out.
 """
 
 from __future__ import annotations
@@ -27,24 +28,10 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from qcnode.artifacts import Severity
 from qcnode.ensemble.model import Member, channels_last
-from qcnode.ensemble.networks import own_width
+from qcnode.ensemble.networks import ENCODERS, own_width
 from qcnode.imaging.preprocess import CUBE, INPUT_SHAPES
 from train.feed import device
-
-PUBLISHED = (
-    "resnet10",
-    "resnet18",
-    "resnet50",
-    "resnet101",
-    "densenet169",
-    "densenet264",
-    "mednext_s",
-    "mambaout_tiny",
-    "mambaout_small",
-    "mambaout_base",
-    "mlmambaout_small",
-    "resnet18+dft",
-)
+from train.looks import looks
 
 
 class Learned(NamedTuple):
@@ -60,13 +47,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--batch", type=int, default=4)
     parser.add_argument("--steps", type=int, default=10)
-    parser.add_argument("--encoder", action="append", help="one of them; may be given again")
+    parser.add_argument("--encoder", action="append", help="this one, perhaps with +dft; may be given again")
     arguments = parser.parse_args()
     where = torch.cuda.get_device_name() if device().type == "cuda" else f"{torch.get_num_threads()} threads"
     print(f"{described()}; torch {torch.__version__} on {device()}, {where}; batches of {arguments.batch}")
     print(f"{'at 128³':20} {'parameters':>12}   {'bf16':>9} {'memory':>9}   {'fp32':>9} {'memory':>9}")
     context = multiprocessing.get_context("spawn")
-    for name in arguments.encoder or PUBLISHED:
+    for name in arguments.encoder or [name for name in ENCODERS if not looks(name)]:
         told, parameters = [], ""
         for bf16 in (True, False):
             with ProcessPoolExecutor(1, context) as alone:

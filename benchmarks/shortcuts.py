@@ -35,6 +35,7 @@ from qcnode.verdict import Decision, Grade, verdict
 from train import metrics
 from train.acquire import apply
 from train.brains import Source, anatomy, phantoms, sources
+from train.config import PRESETS
 from train.contrasts import WEIGHTING_SHARES, WEIGHTINGS, head
 from train.dataset import Scan, read_scans, subject_name
 from train.draws import Draw, draw, draw_levels
@@ -45,7 +46,6 @@ from train.severity import OutOfContract
 from train.simulate import ADULT_LENGTH_MM, PHANTOMS, choose
 from train.split import TEST
 
-SHIPPED_SPLIT = Path(__file__).parents[1] / "train/presets/shipped-split"
 ADULT, NEWBORN = 1.0, 0.65  # of an adult's brain from front to back
 _ATTEMPTS = 40
 
@@ -78,7 +78,7 @@ def main() -> None:
     torch.set_num_threads(1)
     ensemble = Ensemble.load(arguments.weights)
     scans = read_scans(arguments.corpus)
-    part_of = read_split(SHIPPED_SPLIT)
+    part_of = read_split(PRESETS / "shipped-split")
     of_test = {subject for subject, part in part_of.items() if part == TEST}
     unseen = sorted((s for s in scans if s.subject in of_test), key=lambda s: zlib.crc32(s.path.name.encode()))
     print(f"{described()}\nweights {ensemble.manifest.id}\n")

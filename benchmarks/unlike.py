@@ -30,11 +30,11 @@ from qcnode.errors import NotAssessable
 from qcnode.imaging import phantom
 from qcnode.imaging.likeness import Known, as_vector, blocks, check_assessable, distance, figures
 from qcnode.imaging.volume import Volume, volume_from_nifti
+from train.config import PRESETS
 from train.dataset import Scan, read_scans
 from train.given import read_split
 from train.split import TEST
 
-SHIPPED_SPLIT = Path(__file__).parents[1] / "train/presets/shipped-split"
 FEWEST_SLICES = 12
 KNOWN = Path(__file__).parents[1] / "qcnode" / "imaging" / "likeness.json"
 FITTED, UNSEEN = "training and validation subjects", "test subjects"
@@ -74,7 +74,7 @@ def main() -> None:
 def _parts(corpus: Path) -> dict[str, list[Scan]]:
     """The corpus' scans by whether the ranges were chosen on their subject, in an order that favours none."""
     scans = sorted(read_scans(corpus), key=lambda scan: zlib.crc32(scan.path.name.encode()))
-    part_of = read_split(SHIPPED_SPLIT)
+    part_of = read_split(PRESETS / "shipped-split")
     return {
         name: [scan for scan in scans if (part_of.get(scan.subject) == TEST) == test]
         for name, test in ((FITTED, False), (UNSEEN, True))

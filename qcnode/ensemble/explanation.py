@@ -57,7 +57,8 @@ def own_margins(member: Member, slices: Tensor, fault: float, each: Each = map) 
     """How much each of the slices (slice, row, column) is at fault by itself: (slice,), higher is worse.
 
     The logarithm of P(moderate or worse) over P(none), the mean of the windows that the slice is in. A window between
-    two others is graded where one of them is at fault and one is not, and is taken for their mean elsewhere.
+    two others is graded where one of them is at fault, beyond `fault`, and one is not, and is taken for their mean
+    elsewhere.
     """
     last = len(slices) - _WINDOW
 
