@@ -40,7 +40,8 @@ def connect(url: str) -> Engine:
     except DBAPIError as error:
         engine.dispose()
         raise ConfigError(
-            f"The ledger {engine.url.render_as_string()} cannot be opened; check that it is there and may be written."
+            f"The ledger {engine.url.render_as_string()} cannot be opened; check that it is there and may be written, "
+            "and that its disk has room."
         ) from error
     except ConfigError:
         engine.dispose()
