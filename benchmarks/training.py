@@ -5,8 +5,9 @@ python benchmarks/training.py [--encoder compact-resnet] [--width 16] [--batches
 Samples a second of (a) the naive form: every scan of a batch is drawn anew while the network waits, and each severity's
 gradient norm takes a backward pass of its own; (b) the network alone: forward and backward of one batch that is there
 already; and the loop as `python -m train fit` runs it: batches made by all cores, norms in closed form, optimizer and
-schedule, over an epoch with its validation and saving. All three on the same machine, in turns, (b) before and after
-the loop, on Banding's member in batches of eight. Turns are short and many, as a machine's speed drifts: the loop's
+schedule, over an epoch with its validation and saving: as it is by default, and with a share of the scans drawn anew,
+as (a) draws them. All on the same machine, in turns, (b) before and after each loop, on Banding's member in batches of
+eight. Turns are short and many, as a machine's speed drifts: the loop's
 share of (b) is the median of the turns' own. On a CPU also what of a core each takes, which others on the machine
 change less; with OMP_NUM_THREADS=1 no thread's waiting counts in it.
 
@@ -47,6 +48,7 @@ from train.shared import new_member
 from train.variation import varied
 
 ARTIFACT = Artifact.BANDING
+NAIVE, ALONE = "(a) naive", "(b) forward + backward alone"
 
 
 class Taken(NamedTuple):
@@ -72,7 +74,7 @@ CLASSES = len(Severity)
 
 
 def main() -> None:
-    """Print the three rates, and the loop's as a share of (b) and as a multiple of (a)."""
+    """Print the rates, and the loop's as a share of (b) and as a multiple of (a)."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--encoder", default="compact-resnet")
     parser.add_argument("--width", type=int, default=16)
@@ -84,32 +86,38 @@ def main() -> None:
     config = FitConfig(encoder=arguments.encoder, width=arguments.width, redraw=arguments.redraw)
     size = 4 * config.blocks
     few, half = -(-arguments.batches // 8), -(-arguments.batches // 2)  # of the naive form, which is slow; of (b)
-    turns: dict[str, list[Taken]] = {"(a) naive": [], "(b) forward + backward alone": [], "the loop": []}
+    loops = {f"the loop, {share:.0%} drawn anew": share for share in sorted({0.0, arguments.redraw})}
+    turns: dict[str, list[Taken]] = {name: [] for name in (NAIVE, ALONE, *loops)}
+    shares: dict[str, list[float]] = {name: [] for name in loops}
     for turn in range(arguments.turns + 1):
         data = _scans(arguments.batches * config.blocks)
-        before = _alone(config, data, half, size).each(half * size)
-        loop = _loop(config, data).each(arguments.batches * size)
-        after = _alone(config, data, half, size).each(half * size)
-        naive = _naive(config, data, few, size).each(few * size)
-        alone = Taken(*(statistics.mean(both) for both in zip(before, after, strict=True)))
-        if turn:  # the first one warms up
-            for its, one in zip(turns.values(), (naive, alone, loop), strict=True):
-                its.append(one)
+        took = {NAIVE: _naive(config, data, few, size).each(few * size)}
+        took[ALONE] = before = _alone(config, data, half, size).each(half * size)
+        for name, redrawn_share in loops.items():
+            its = config.model_copy(update={"redraw": redrawn_share})
+            took[name] = _loop(its, data).each(arguments.batches * size)
+            after = _alone(config, data, half, size).each(half * size)
+            if turn:  # the first one warms up
+                shares[name].append((before.seconds + after.seconds) / 2 / took[name].seconds)
+            before = after
+        for name in turns if turn else ():
+            turns[name].append(took[name])
     rates, of_a_core = {}, {}
-    for name, its in turns.items():
-        rates[name] = 1 / statistics.median(one.seconds for one in its)
-        of_a_core[name] = 1000 * statistics.median(one.of_a_core for one in its)
-        told = " ".join(f"{1000 * one.seconds:.1f}" for one in its)
+    for name, each in turns.items():
+        rates[name] = 1 / statistics.median(one.seconds for one in each)
+        of_a_core[name] = 1000 * statistics.median(one.of_a_core for one in each)
+        told = " ".join(f"{1000 * one.seconds:.1f}" for one in each)
         print(f"{name:30} {rates[name]:8.1f} samples/s {of_a_core[name]:8.2f} ms of a core   (turns: {told} ms)")
-    naive, alone, loop = rates.values()
-    _, alone_ms, loop_ms = of_a_core.values()
-    ratios = [b.seconds / its.seconds for b, its in zip(*list(turns.values())[1:], strict=True)]
-    told = " ".join(f"{ratio:.3f}" for ratio in ratios)
-    print(f"the loop / (b): {statistics.median(ratios):.3f} (turns: {told})   the loop / (a): {loop / naive:.2f}")
-    if device().type == "cpu":
-        print(f"of a core, (b) / the loop: {alone_ms / loop_ms:.3f}   beside (b): {loop_ms - alone_ms:.2f} ms a sample")
+    for name, ratios in shares.items():
+        told = " ".join(f"{ratio:.3f}" for ratio in ratios)
+        print(
+            f"{name} / (b): {statistics.median(ratios):.3f} (turns: {told})   / (a): {rates[name] / rates[NAIVE]:.2f}"
+        )
+        if device().type == "cpu":
+            alone_ms, loop_ms = of_a_core[ALONE], of_a_core[name]
+            print(f"   of a core: {alone_ms / loop_ms:.3f} of (b), {loop_ms - alone_ms:.2f} ms a sample beside it")
     plain, reweighted = _losses(config, size)
-    more, step = reweighted - plain, size / alone
+    more, step = reweighted - plain, size / rates[ALONE]
     print(f"reweighting: {1e6 * more:.0f} µs a step, {more / step:.2%} of (b)")
 
 

@@ -220,10 +220,11 @@ def evaluate(
     as_json: Annotated[bool, typer.Option("--json")] = False,
     cache: Cache = None,
 ) -> None:
-    """Measure a weights folder, or the baseline without a network, on rated scans."""
+    """Measure a weights folder, or the baseline without a network, on rated scans: all, and by plane, kind and size."""
     from qcnode.ensemble.runtime import Ensemble
     from train.forest import forest_graded, measured
-    from train.report import figures, graded, record, table
+    from train.groups import groups_of
+    from train.report import by_group, confusion_table, figures, graded, group_table, record, table
     from train.split import TRAIN, VALIDATION
 
     if forest and (weights or not runs):
@@ -234,8 +235,18 @@ def evaluate(
         found = forest_graded(measured(training) | measured(test), list(Artifact), training, test, seed=1)
     else:
         ensemble = Ensemble.load(weights)
-        found = graded(ensemble, test_inputs(data, cache, runs, ensemble.preprocessing))
-    typer.echo(json.dumps(record(found), indent=2) if as_json else table({a: figures(g) for a, g in found.items()}))
+        test = test_inputs(data, cache, runs, ensemble.preprocessing)
+        found = graded(ensemble, test)
+    groups = groups_of(data, test.scans)
+    if as_json:
+        typer.echo(json.dumps(record(found, groups), indent=2))
+        return
+    tables = (
+        table({a: figures(g) for a, g in found.items()}),
+        group_table(by_group(found, groups)),
+        confusion_table(found),
+    )
+    typer.echo("\n\n".join(tables))
 
 
 @app.command()

@@ -108,7 +108,7 @@ def _made(
         (artifact,) = artifacts
         targets = targets_of(data.measured or [{}] * len(data.scans), artifact)
     for batch in progress(batches, name):
-        images = np.zeros((len(batch), *data.images[batch[0]].shape), np.float32)
+        images = np.empty((len(batch), *data.images[batch[0]].shape), np.float32)
         seeds = generator.integers(2**63, size=len(batch)).tolist()
         drawing = partial(_made_into, data, artifacts, config)
         made = list(scans.map(drawing, images, batch.tolist(), seeds))
@@ -141,7 +141,6 @@ def _made_into(data: Inputs, artifacts: Set[Artifact], config: FitConfig, into: 
     try:
         return _drawn_into(data, artifacts, config, into, index, np.random.default_rng(seed))
     except OutOfContract:  # an artifact that the other scan cannot have: this one as it is
-        into.fill(0)
         as_it_is = config.model_copy(update={"redraw": 0.0, "shared_redraw": 0.0})
         return _drawn_into(data, artifacts, as_it_is, into, index, np.random.default_rng(seed))
 

@@ -136,7 +136,7 @@ def _banding(
     z, y, x = (torch.from_numpy((ramp - ramp.min()) / step).float() for ramp in ramps)
     stretch = -(-len(heights) // _STRETCHES)
     head = torch.from_numpy(image[::2, ::4, ::4] > 0.5)
-    taken = (z[::2, None, None] + (y[::4, None] + x[::4])).round().int()[head].numpy() // stretch
+    taken = ((z[::2, None, None] + (y[::4, None] + x[::4])) / stretch).int()[head].numpy()
     tallest = np.maximum.reduceat(heights, np.arange(0, len(heights), stretch))
     deepest = float(tallest[np.bincount(taken, minlength=len(tallest)) > 0].max(initial=0))
     depth = _inside(BAND_DEPTH[severity], generator)

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from qcnode.agreement import quadratic_kappa
-from qcnode.artifacts import Artifact
+from qcnode.agreement import confusion, quadratic_kappa
+from qcnode.artifacts import Artifact, Severity
 from qcnode.ensemble.calibration import named
 from qcnode.ensemble.runtime import Ensemble
 from qcnode.ensemble.weights import Figures, Measured
@@ -34,6 +35,11 @@ class Graded:
     def named(self) -> NDArray[np.int64]:
         """The severity that is named for each scan."""
         return named(self.probabilities, self.emphasis)
+
+    def of(self, chosen: NDArray[np.int64]) -> Graded:
+        """These scans' alone."""
+        subjects = [self.subjects[index] for index in chosen]
+        return replace(self, subjects=subjects, truth=self.truth[chosen], probabilities=self.probabilities[chosen])
 
 
 def graded(ensemble: Ensemble, data: Inputs) -> dict[Artifact, Graded]:
@@ -70,13 +76,45 @@ def figures(its: Graded) -> Figures:
     )
 
 
-def record(of: Mapping[Artifact, Graded]) -> dict[str, dict[str, object]]:
-    """All figures by artifact, the challenge's fifteen among them, beside what naming the commonest severity gets."""
+class OfGroup(NamedTuple):
+    """How many scans a group has, and macro F1 by artifact; None where a severity has no scan among them."""
+
+    scans: int
+    macro_f1: dict[Artifact, Measured | None]
+
+
+def by_group(of: Mapping[Artifact, Graded], groups: Sequence[Sequence[str]]) -> dict[str, OfGroup]:
+    """Macro F1 of each group's scans, its intervals by subject. groups: those that each scan is in."""
+    names = sorted({name for its in groups for name in its})
+    members = {name: np.flatnonzero([name in its for its in groups]) for name in names}
+    return {
+        name: OfGroup(len(chosen), {artifact: _macro_f1(its.of(chosen)) for artifact, its in of.items()})
+        for name, chosen in members.items()
+    }
+
+
+def _macro_f1(its: Graded) -> Measured | None:
+    if np.bincount(its.truth, minlength=len(Severity)).min() == 0:
+        return None
+    return metrics.measured(metrics.macro_f1, its.truth, its.named, its.subjects)
+
+
+def record(of: Mapping[Artifact, Graded], groups: Sequence[Sequence[str]] = ()) -> dict[str, dict[str, object]]:
+    """All figures by artifact, the challenge's fifteen among them, beside what naming the commonest severity gets.
+
+    groups: as `by_group`'s, whose macro F1 stand there too.
+    """
+    groups_figures = by_group(of, groups)
     return {
         artifact.value: figures(its).model_dump(mode="json")
         | {
             "challenge": metrics.challenge_figures(its.truth, its.named),
             "majority_challenge": metrics.challenge_figures(its.truth, metrics.majority(its.truth)),
+            "confusion": confusion(its.truth, its.named).astype(int).tolist(),
+            "groups": {
+                name: {"scans": group.scans, "macro_f1": f1.model_dump() if (f1 := group.macro_f1[artifact]) else None}
+                for name, group in groups_figures.items()
+            },
         }
         for artifact, its in of.items()
     }
@@ -99,4 +137,26 @@ def table(of: Mapping[Artifact, Figures]) -> str:
     each = [(its.macro_f1.value, its.majority_macro_f1, its.challenge_mean) for its in of.values()]
     f1_mean, majority, fifteen = np.mean(each, axis=0)
     rows.append(f"| mean | **{f1_mean:.2f}** | {majority:.2f} | {fifteen:.2f} | | | |")
+    return "\n".join(rows)
+
+
+def group_table(of: Mapping[str, OfGroup]) -> str:
+    """Macro F1 of each group and artifact with its interval, as a Markdown table."""
+    artifacts = list(next(iter(of.values())).macro_f1)
+    rows = ["| macro F1 (95 %) | scans | " + " | ".join(artifacts) + " | mean |", "|---" * (len(artifacts) + 3) + "|"]
+    for name, group in of.items():
+        each = [group.macro_f1[artifact] for artifact in artifacts]
+        cells = ["–" if f1 is None else f"{f1.value:.2f} ({f1.low:.2f} – {f1.high:.2f})" for f1 in each]
+        known = [f1.value for f1 in each if f1]
+        mean = f"{np.mean(known):.2f}" if len(known) == len(each) else "–"
+        rows.append(f"| {name} | {group.scans} | {' | '.join(cells)} | {mean} |")
+    return "\n".join(rows)
+
+
+def confusion_table(of: Mapping[Artifact, Graded]) -> str:
+    """How many scans of each true severity were called none, moderate and severe, as a Markdown table."""
+    rows = ["| called none, moderate, severe | truly none | truly moderate | truly severe |", "|---|---|---|---|"]
+    for artifact, its in of.items():
+        cells = [", ".join(str(round(n)) for n in row) for row in confusion(its.truth, its.named)]
+        rows.append(f"| {artifact} | {' | '.join(cells)} |")
     return "\n".join(rows)

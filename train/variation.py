@@ -47,18 +47,22 @@ class Variation:
     def of(self, image: Image | Half) -> Image:
         """The image varied."""
         slices, rows, columns = image.shape
-        out = np.zeros((slices, columns, rows) if self.transposed else image.shape, np.float32)
+        out = np.empty((slices, columns, rows) if self.transposed else image.shape, np.float32)
         self.into(out, image)
         return out
 
     def into(self, out: Image, image: Image | Half) -> None:
-        """Write the image varied into `out`, which holds zeros: a scan's place in a batch, say."""
+        """Write the image varied into `out`, whatever that holds: a scan's place in a batch, say."""
         if self.air is not None:
             image = without_air(image, self.air)
         moved: Image | Half = np.flip(image, self.mirrored) if self.mirrored else image
         if self.transposed:
             moved = moved.transpose(0, 2, 1)
         target, source = _shifted(self.shift_voxels or (0, 0, 0), out.shape)
+        for axis, its in enumerate(target):
+            beside: tuple[slice, ...] = (slice(None),) * axis
+            out[(*beside, slice(0, its.start))] = 0
+            out[(*beside, slice(its.stop, None))] = 0
         if not self.turn:  # only what is kept is ever widened, at its own place
             widened(moved[source], out[target])
             self._brightened(out[target])
