@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -36,11 +37,16 @@ def test_each_groups_figure_is_of_its_scans_alone(graded: dict[Artifact, Graded]
     assert groups["sagittal"].macro_f1[Artifact.MOTION] is None  # neither a moderate nor a severe one
 
 
+def test_one_subject_alone_has_no_interval(graded: dict[Artifact, Graded]) -> None:
+    its = {artifact: replace(each, subjects=["LISA_0001"] * 7) for artifact, each in graded.items()}
+    assert "| axial | 6 (1) | 0.66 | 0.66 |" in group_table(by_group(its, GROUPS)).splitlines()
+
+
 def test_the_tables_and_the_record_say_the_same(graded: dict[Artifact, Graded]) -> None:
     rows = group_table(by_group(graded, GROUPS)).splitlines()
-    assert rows[0] == "| macro F1 (95 %) | scans | Motion | mean |"
-    assert rows[2].startswith("| axial | 6 | 0.66 (")
-    assert rows[-1] == "| sagittal | 1 | – | – |"
+    assert rows[0] == "| macro F1 (95 %) | scans (subjects) | Motion | mean |"
+    assert rows[2].startswith("| axial | 6 (6) | 0.66 (")
+    assert rows[-1] == "| sagittal | 1 (1) | – | – |"
     assert confusion_table(graded).splitlines()[-1] == "| Motion | 3, 0, 0 | 1, 1, 0 | 0, 1, 1 |"
     its = record(graded, GROUPS)["Motion"]
     assert its["confusion"] == [[3, 0, 0], [1, 1, 0], [0, 1, 1]]
@@ -58,7 +64,7 @@ def test_groups_are_plane_kind_and_what_was_written_down(tmp_path: Path) -> None
     for scan, length_mm in zip(scans[1:], (129.9, 130.0), strict=True):
         scan.record_path.write_text(json.dumps({"weighting": "T1w", "brain_length_mm": length_mm}))
     assert groups_of(tmp_path, scans) == [
-        ("axial", "newborn"),
-        ("sagittal", "T1w", "newborn's size"),
-        ("coronal", "T1w", "infant's size"),
+        ("plane: axial", "subject: newborn"),
+        ("plane: sagittal", "weighting: T1w", "size: as a newborn's"),
+        ("plane: coronal", "weighting: T1w", "size: as an infant's"),
     ]

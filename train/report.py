@@ -77,9 +77,10 @@ def figures(its: Graded) -> Figures:
 
 
 class OfGroup(NamedTuple):
-    """How many scans a group has, and macro F1 by artifact; None where a severity has no scan among them."""
+    """How many scans a group has, of how many subjects, and macro F1 by artifact; None where a severity has no scan."""
 
     scans: int
+    subjects: int
     macro_f1: dict[Artifact, Measured | None]
 
 
@@ -87,10 +88,13 @@ def by_group(of: Mapping[Artifact, Graded], groups: Sequence[Sequence[str]]) -> 
     """Macro F1 of each group's scans, its intervals by subject. groups: those that each scan is in."""
     names = sorted({name for its in groups for name in its})
     members = {name: np.flatnonzero([name in its for its in groups]) for name in names}
-    return {
-        name: OfGroup(len(chosen), {artifact: _macro_f1(its.of(chosen)) for artifact, its in of.items()})
-        for name, chosen in members.items()
-    }
+    found = {}
+    for name, chosen in members.items():
+        its = {artifact: graded.of(chosen) for artifact, graded in of.items()}
+        subjects = {subject for graded in its.values() for subject in graded.subjects}
+        macro_f1 = {artifact: _macro_f1(graded) for artifact, graded in its.items()}
+        found[name] = OfGroup(len(chosen), len(subjects), macro_f1)
+    return found
 
 
 def _macro_f1(its: Graded) -> Measured | None:
@@ -112,7 +116,11 @@ def record(of: Mapping[Artifact, Graded], groups: Sequence[Sequence[str]] = ()) 
             "majority_challenge": metrics.challenge_figures(its.truth, metrics.majority(its.truth)),
             "confusion": confusion(its.truth, its.named).astype(int).tolist(),
             "groups": {
-                name: {"scans": group.scans, "macro_f1": f1.model_dump() if (f1 := group.macro_f1[artifact]) else None}
+                name: {
+                    "scans": group.scans,
+                    "subjects": group.subjects,
+                    "macro_f1": f1.model_dump() if (f1 := group.macro_f1[artifact]) else None,
+                }
                 for name, group in groups_figures.items()
             },
         }
@@ -141,15 +149,22 @@ def table(of: Mapping[Artifact, Figures]) -> str:
 
 
 def group_table(of: Mapping[str, OfGroup]) -> str:
-    """Macro F1 of each group and artifact with its interval, as a Markdown table."""
+    """Macro F1 of each group and artifact with its interval, as a Markdown table; one subject alone has no interval."""
     artifacts = list(next(iter(of.values())).macro_f1)
-    rows = ["| macro F1 (95 %) | scans | " + " | ".join(artifacts) + " | mean |", "|---" * (len(artifacts) + 3) + "|"]
+    heads = ["macro F1 (95 %)", "scans (subjects)", *artifacts, "mean"]
+    rows = [f"| {' | '.join(heads)} |", "|---" * len(heads) + "|"]
+
+    def cell(f1: Measured | None, subjects: int) -> str:
+        if f1 is None:
+            return "–"
+        return f"{f1.value:.2f}" + (f" ({f1.low:.2f} – {f1.high:.2f})" if subjects > 1 else "")
+
     for name, group in of.items():
         each = [group.macro_f1[artifact] for artifact in artifacts]
-        cells = ["–" if f1 is None else f"{f1.value:.2f} ({f1.low:.2f} – {f1.high:.2f})" for f1 in each]
+        cells = [cell(f1, group.subjects) for f1 in each]
         known = [f1.value for f1 in each if f1]
         mean = f"{np.mean(known):.2f}" if len(known) == len(each) else "–"
-        rows.append(f"| {name} | {group.scans} | {' | '.join(cells)} | {mean} |")
+        rows.append(f"| {name} | {group.scans} ({group.subjects}) | {' | '.join(cells)} | {mean} |")
     return "\n".join(rows)
 
 
