@@ -39,6 +39,7 @@ def test_every_published_encoder_is_held_to_its_figures() -> None:
         "mirror-resnet",
         "head-resnet",
         "field-unet",
+        "tissue-unet",
         "plane-profiles",
         "lou-cnn",
         "mlmambaout_small",

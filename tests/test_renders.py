@@ -85,9 +85,9 @@ def test_a_corpus_of_renders_is_read_as_it_was_written_and_goes_on(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(renders, "_PARTS_SCANS", 9)
-    renders._write_part(phantoms(2), tmp_path, 3, 0, False)
+    renders._write_part(phantoms(2), None, tmp_path, 3, 0, False)
     before = (tmp_path / "renders-3-0000.npz").stat()
-    renders._write_part(phantoms(2), tmp_path, 3, 0, False)
+    renders._write_part(phantoms(2), None, tmp_path, 3, 0, False)
     assert (tmp_path / "renders-3-0000.npz").stat().st_mtime_ns == before.st_mtime_ns
     data = read_renders(tmp_path)
     assert len(data.scans) == len(data.images) == len(data.measured) == 9
@@ -99,7 +99,7 @@ def test_a_corpus_of_renders_is_read_as_it_was_written_and_goes_on(
     assert data.of({"LISA_1001", "LISA_1002"}, copies=False).scans == []
     again = tmp_path / "again"
     again.mkdir()
-    renders._write_part(phantoms(2), again, 3, 0, False)
+    renders._write_part(phantoms(2), None, again, 3, 0, False)
     assert np.array_equal(read_renders(again).images[4], data.images[4])
 
 
@@ -109,7 +109,7 @@ def test_renders_move_where_it_is_asked_for(tmp_path: Path, monkeypatch: pytest.
     for moving in (False, True):
         folder = tmp_path / str(moving)
         folder.mkdir()
-        renders._write_part(phantoms(2), folder, 3, 0, moving)
+        renders._write_part(phantoms(2), None, folder, 3, 0, moving)
         data = read_renders(folder)
         assert data.labels[:, columns].any(axis=0).tolist() == [moving, moving]
         assert all((its["motion_nrms"] > 0) <= moving for its in data.measured)

@@ -80,11 +80,19 @@ def render(
     count: Annotated[int, typer.Option(help="Scans to render, some hundreds in a file.")] = 12000,
     seed: int = 7,
     moving: Annotated[bool, typer.Option("--moving", help="Some with motion, some with zippers.")] = False,
+    reshaped: Annotated[
+        Path | None,
+        typer.Option(
+            help="A run's folder: only its training subjects, each head in shapes that are drawn from all of theirs."
+        ),
+    ] = None,
 ) -> None:
     """Make many more scans from brains, as coarse as the encoders that look at whole heads see them."""
     from train.renders import render_corpus
+    from train.split import TRAIN, subjects_of
 
-    render_corpus(source, out, count, seed, moving=moving)
+    subjects = sorted(subjects_of(read_split(reshaped), TRAIN)) if reshaped else None
+    render_corpus(source, out, count, seed, moving=moving, subjects=subjects)
 
 
 @app.command()

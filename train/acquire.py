@@ -34,13 +34,15 @@ LARGEST_BAND_COVER = 0.8  # share of the brain: a band that covers all of it can
 class Simulated:
     """A finished scan: relative to S = 1, with what was measured on it and the labels that this means.
 
-    brain: where more than half of a voxel is brain, before it moves.
+    brain: where more than half of a voxel is brain, before it moves. truth: what an encoder may learn to draw, also
+    before it moves: shares of grey and of white matter, and the logarithm of the shading: (3, slice, row, column).
     """
 
     volume: Volume
     measured: dict[str, float]
     labels: dict[Artifact, Severity]
     brain: NDArray[np.bool_]
+    truth: NDArray[np.float32]
 
 
 def apply(scan: CleanScan, draw: Draw) -> Simulated:
@@ -60,7 +62,8 @@ def apply(scan: CleanScan, draw: Draw) -> Simulated:
     labels = {artifact: severity.severity_of(artifact, measured) for artifact in Artifact}
     if wrong := [a for a in Artifact if labels[a] != draw.levels[a.value]]:
         raise OutOfContract(f"{', '.join(wrong)} did not reach the drawn severity; draw the scan again")
-    return Simulated(Volume(finished.astype(np.float32), scan.grid.affine), measured, labels, seen.brain > 0.5)
+    truth = np.stack([seen.grey, seen.white, np.log(shading_of(seen, draw))])
+    return Simulated(Volume(finished.astype(np.float32), scan.grid.affine), measured, labels, seen.brain > 0.5, truth)
 
 
 def positioned(scan: CleanScan, draw: Draw, measured: dict[str, float]) -> Pose:

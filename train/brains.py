@@ -59,6 +59,11 @@ class Source:
     kind: Kind
     weighting: str  # of the file: labels, T1w or T2w
 
+    @property
+    def name(self) -> str:
+        """What tells it from the others: its file, or its subject where it has none."""
+        return self.path.name if self.path else self.subject
+
 
 @dataclass(frozen=True)
 class Anatomy:

@@ -96,6 +96,7 @@ def key_of(settings: Mapping[str, object], training: Inputs, validation: Inputs,
         digest.update("\n".join(scan.path.name for scan in data.scans).encode())
         digest.update(data.labels.tobytes() + data.planes.tobytes())
         digest.update(bytes(mask is not None for mask in data.masks))
+        digest.update(bytes(truth is not None for truth in data.truths))
     for name, tensor in tensors_of(model).items():
         digest.update(name.encode() + tensor.numpy().tobytes())
     return digest.hexdigest()

@@ -17,12 +17,13 @@ _WITHOUT_MAPS = (
     "plane-profiles",
     "head-resnet",
     "field-unet",
+    "tissue-unet",
     "lou-cnn",
     "mambaout",
     "mlmambaout",
 )  # not of the scan's own grid, or of one size only
 _LOOKS = ("mirror-resnet", "plane-profiles", "head-resnet", "field-unet")
-_OF_INTENSITIES = ("compact-resnet", *_LOOKS)  # and of their places, in mm
+_OF_INTENSITIES = ("compact-resnet", "tissue-unet", *_LOOKS)  # and of their places, in mm
 PRESETS = Path(__file__).parent / "presets"
 _PRETRAININGS_OWN = {"pretrain_epochs", "pretrain_batch", "pretrain_learning_rate", "temperature"}
 _SHAREDS_OWN = {"members", "shared_epochs", "shared_learning_rate", "shared_loss", "shared_redraw"}
@@ -38,6 +39,7 @@ _MEMBERS_OWN = {
     "label_smoothing",
     "mask_weight",
     "measure_weight",
+    "truth_weight",
     "dropout",
 }
 
@@ -71,6 +73,7 @@ class FitConfig(BaseModel):
     plane_weight: float = Field(1.0, ge=0)  # of naming the plane, the second task, beside the severity's loss
     measure_weight: float = Field(0.0, ge=0)  # of naming what was measured, a third task on simulated scans
     field_weight: float = Field(0.0, ge=0)  # of drawing what a render knows of every place, with "field-unet"
+    truth_weight: float = Field(0.0, ge=0)  # of drawing tissues and shading as simulated, with "tissue-unet"
     mask_weight: float = Field(0.0, ge=0)  # of finding the brain, a third task on the scans that have a mask
     weight_decay: float = 1e-4
     dropout: float = Field(0.3, ge=0, lt=1)  # of the features, before the heads
@@ -105,6 +108,8 @@ class FitConfig(BaseModel):
             raise ValueError(f"{self.encoder} looks at each scan once; set emptied to 0")
         if self.field_weight and self.encoder != "field-unet":
             raise ValueError(f"{self.encoder} draws no fields; set field_weight to 0")
+        if self.truth_weight and self.encoder != "tissue-unet":
+            raise ValueError(f"{self.encoder} draws no tissues; set truth_weight to 0")
         if self.mask_weight and self.measure_weight:
             raise ValueError("mask_weight and measure_weight are two third tasks; set one of them to 0")
         return self
@@ -122,6 +127,8 @@ class FitConfig(BaseModel):
             raise ValueError('emptied goes with variation = "full"; set one or the other')
         if self.preprocessing == CUBE and self.model == "network" and self.encoder.startswith(_OF_INTENSITIES):
             raise ValueError(f'{self.encoder} reckons with intensities above zero; name another for "{CUBE}"')
+        if self.truth_weight and self.preprocessing != PREPROCESSING:
+            raise ValueError(f'truth_weight goes with preprocessing = "{PREPROCESSING}", not "{self.preprocessing}"')
         for key in ("model", "preprocessing"):
             if any(key in its for its in self.members.values()):
                 raise ValueError(f"{key} is the same for all members; set it above them")

@@ -45,6 +45,11 @@ class Scan:
         return self.path.with_name(f"{self.path.name.split('.')[0]}_mask.nii.gz")
 
     @property
+    def truth_path(self) -> Path:
+        """Where the shares of tissues and the shading that it was simulated with are: `…_LF_axi_truth.nii.gz`."""
+        return self.path.with_name(f"{self.path.name.split('.')[0]}_truth.nii.gz")
+
+    @property
     def record_path(self) -> Path:
         """Where what was measured on the scan is, if it was simulated: `…_LF_axi.json`."""
         return self.path.with_name(f"{self.path.name.split('.')[0]}.json")
@@ -118,7 +123,7 @@ def cached_input(scan: Scan, cache: Path, preprocessing: str = PREPROCESSING) ->
     def made() -> NDArray[np.float16]:
         return network_input(volume_from_nifti(scan.path), preprocessing).astype(np.float16)
 
-    mapped: NDArray[np.float16] = _cached(scan.path, cache, preprocessing, made)
+    mapped: NDArray[np.float16] = cached(scan.path, cache, preprocessing, made)
     return mapped
 
 
@@ -137,7 +142,7 @@ def cached_mask(scan: Scan, cache: Path, preprocessing: str = PREPROCESSING) -> 
 
     if not scan.mask_path.is_file():
         return None
-    mapped: NDArray[np.uint8] = _cached(scan.mask_path, cache, preprocessing, made)
+    mapped: NDArray[np.uint8] = cached(scan.mask_path, cache, preprocessing, made)
     return mapped
 
 
@@ -147,7 +152,17 @@ def cached_masks(scans: Sequence[Scan], cache: Path, config: FitConfig) -> list[
     return [cached_mask(scan, cache, config.preprocessing) for scan in scans] if any(weights) else []
 
 
-def _cached(source: Path, cache: Path, preprocessing: str, made: Callable[[], NDArray[Any]]) -> NDArray[Any]:
+def cached(
+    source: Path,
+    cache: Path,
+    preprocessing: str,
+    made: Callable[[], NDArray[Any]],
+    shape: tuple[int, ...] | None = None,
+) -> NDArray[Any]:
+    """What is made of a file, mapped from the cache; made first where it is not there, or older than the file.
+
+    shape: what it has to have; None: a network input's.
+    """
     path = cache / preprocessing / f"{source.name.split('.')[0]}.npy"
     if not path.is_file() or path.stat().st_mtime < source.stat().st_mtime:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -160,7 +175,7 @@ def _cached(source: Path, cache: Path, preprocessing: str, made: Callable[[], ND
             np.save(file, array)
         partial.replace(path)
     mapped: NDArray[Any] = np.load(path, mmap_mode="r")
-    if mapped.shape != INPUT_SHAPES[preprocessing]:
+    if mapped.shape != (shape or INPUT_SHAPES[preprocessing]):
         raise ConfigError(f"{path} is not a network input; delete the folder {cache}.")
     return mapped
 
@@ -171,6 +186,7 @@ class Inputs:
 
     images: or blocks (train/renders.py), or what an encoder's fixed part made of them (train/looks.py).
     masks: of the brain, on the inputs' grid, None where a scan has none; empty where nothing asks for them.
+    truths: of tissues and shading (train/truth.py), likewise.
     measured, fields: what is known of each scan beside its labels (train/measures.py, train/fields.py); empty where
     nothing asks for it.
     """
@@ -182,6 +198,7 @@ class Inputs:
     masks: Sequence[NDArray[np.uint8] | None] = ()
     measured: Sequence[Mapping[str, float]] = ()
     fields: Sequence[Fields | None] = ()
+    truths: Sequence[NDArray[np.int8] | None] = ()
 
     def of(self, subjects: Iterable[str], *, copies: bool = True) -> Inputs:
         """Only the scans of these subjects. copies: those that were made from other scans among them."""
@@ -191,10 +208,11 @@ class Inputs:
         scans, masks = [self.scans[index] for index in keep], [self.masks[index] for index in keep if self.masks]
         measured = [self.measured[index] for index in keep if self.measured]
         fields = [self.fields[index] for index in keep if self.fields]
-        return Inputs(scans, images, self.labels[keep], self.planes[keep], masks, measured, fields)
+        truths = [self.truths[index] for index in keep if self.truths]
+        return Inputs(scans, images, self.labels[keep], self.planes[keep], masks, measured, fields, truths)
 
     def with_more(self, more: Inputs) -> Inputs:
-        """These scans and then those, without masks."""
+        """These scans and then those, without masks and truths."""
         measured = [*(self.measured or [{}] * len(self.scans)), *(more.measured or [{}] * len(more.scans))]
         labels, planes = np.concatenate([self.labels, more.labels]), np.concatenate([self.planes, more.planes])
         fields = [*(self.fields or [None] * len(self.scans)), *(more.fields or [None] * len(more.scans))]
@@ -206,8 +224,9 @@ def inputs(
     images: Sequence[NDArray[np.float16]],
     masks: Sequence[NDArray[np.uint8] | None] = (),
     measured: Sequence[Mapping[str, float]] = (),
+    truths: Sequence[NDArray[np.int8] | None] = (),
 ) -> Inputs:
     """The scans and their network inputs as arrays."""
     labels = np.array([scan.labels for scan in scans], np.int64).reshape(-1, len(Artifact))
     planes = np.array([list(Plane).index(scan.plane) for scan in scans], np.int64)
-    return Inputs(scans, images, labels, planes, masks, measured)
+    return Inputs(scans, images, labels, planes, masks, measured, truths=truths)

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from qcnode.artifacts import Artifact, Severity
+from qcnode.ensemble.tissue import PLACE
 from train.batching import Batch
 from train.config import FitConfig
 from train.dataset import Inputs
@@ -23,6 +24,7 @@ from train.measures import targets_of
 from train.progress import progress
 from train.redraw import REDRAWN, can_be_redrawn, redraw, redrawable
 from train.severity import OutOfContract
+from train.truth import Truth, truth_of, widened
 from train.variation import Image, drawn
 
 
@@ -36,7 +38,7 @@ class Masks(NamedTuple):
 class Fed(NamedTuple):
     """images: (batch, 1, slice, row, column), or looks (batch, figure). labels: (batch, artifact). planes: (batch,).
 
-    masks, measures (batch, measure), fields: where a member is trained on them as well.
+    masks, measures (batch, measure), fields, truth: where a member is trained on them as well.
     """
 
     images: Tensor
@@ -45,6 +47,7 @@ class Fed(NamedTuple):
     masks: Masks | None
     measures: Tensor | None = None
     fields: Drawn | None = None
+    truth: Truth | None = None
 
 
 def fed(
@@ -114,7 +117,7 @@ def _made(
         made = list(scans.map(drawing, images, batch.tolist(), seeds))
         severities = torch.from_numpy(np.stack([scan.labels for scan in made])).to(device())
         planes = torch.tensor([scan.plane for scan in made], device=device())
-        masks, measures, fields = None, None, None
+        masks, measures, fields, truth = None, None, None, None
         if len(artifacts) == 1 and config.mask_weight:
             masks = _masks([scan.mask for scan in made], images.shape[1:])
         if targets is not None:
@@ -123,7 +126,9 @@ def _made(
             measures = torch.from_numpy(known).to(device())
         if config.field_weight:
             fields = batch_of([scan.fields for scan in made], device())
-        yield Fed(on_device(images), severities, planes, masks, measures, fields)
+        if len(artifacts) == 1 and config.truth_weight:
+            truth = truth_of([scan.truth for scan in made], device())
+        yield Fed(on_device(images), severities, planes, masks, measures, fields, truth)
 
 
 class _Made(NamedTuple):
@@ -133,6 +138,7 @@ class _Made(NamedTuple):
     plane: int
     mask: Image | None = None
     fields: Fields | None = None
+    truth: Image | None = None
     is_fresh: bool = False
 
 
@@ -153,13 +159,15 @@ def _drawn_into(
         into[:], across = _look(data, index, config, generator)
         fields = data.fields[index] if data.fields and config.field_weight else None
         return _Made(labels, plane, fields=fields if fields is None or across is None else fields.mirrored(across))
-    mask = None
+    mask, truth = None, None
     if len(artifacts) == 1:
         (artifact,) = artifacts
         index, fresh = _of_severity(data, index, artifact, config, generator)
         plane = int(data.planes[index])
         if data.masks and config.mask_weight and not (fresh and artifact is Artifact.DISTORTION):
             mask = data.masks[index]  # of a scan whose voxels are moved here it would no longer be true
+        if data.truths and config.truth_weight and not (fresh and artifact in (Artifact.DISTORTION, Artifact.CONTRAST)):
+            truth = data.truths[index]
     else:
         fresh = _fresh_artifacts(labels, artifacts, config, generator)
         labels = labels.copy()
@@ -170,7 +178,8 @@ def _drawn_into(
     for artifact, severity in fresh.items():
         redraw(into, artifact, severity, generator)
     moved = None if mask is None else variation.of_mask(np.asarray(mask, np.float32) / np.float32(255))
-    return _Made(labels, plane, moved, is_fresh=len(artifacts) == 1 and bool(fresh))
+    maps = None if truth is None else variation.of_places(widened(truth), PLACE)
+    return _Made(labels, plane, moved, truth=maps, is_fresh=len(artifacts) == 1 and bool(fresh))
 
 
 def _look(data: Inputs, index: int, config: FitConfig, generator: np.random.Generator) -> Varied:

@@ -15,8 +15,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.utils.hooks import RemovableHandle
 
 from qcnode.ensemble.fields import FIELD_SHAPE, FIELDS, POSE, SHARES, FieldUNet
+from qcnode.ensemble.tissue import TissueUNet
 
 _MOST = 6.0  # units of a pose; the offset of a head that is cut is beyond
 _BENT_FROM, _POSE_BENT_FROM = 0.1, 0.3  # units: a loss is a square below, straight above
@@ -59,15 +61,17 @@ def batch_of(fields: Sequence[Fields | None], device: torch.device) -> Drawn:
 
 @contextmanager
 def watched(encoder: nn.Module) -> Iterator[list[Tensor]]:
-    """While the encoder runs: the list to which it adds the fields and the pose that it drew; others add nothing."""
+    """While the encoder runs: the list to which it adds what it drew; encoders that draw nothing add nothing.
+
+    That is fields and pose, or the tissues' maps (slice, row, column, MAPS) and which slices of each scan they are of.
+    """
     said: list[Tensor] = []
-    if not isinstance(encoder, FieldUNet):
-        yield said
-        return
-    hooks = [
-        part.register_forward_hook(lambda _module, _inputs, its: said.append(its.float()))
-        for part in (encoder.fields, encoder.pose)
-    ]
+    hooks: list[RemovableHandle] = []
+    if isinstance(encoder, FieldUNet):
+        for part in (encoder.fields, encoder.pose):
+            hooks.append(part.register_forward_hook(lambda _module, _inputs, its: said.append(its.float())))
+    if isinstance(encoder, TissueUNet):
+        hooks.append(encoder.laid.register_forward_pre_hook(lambda _module, inputs: said.extend(inputs)))
     try:
         yield said
     finally:

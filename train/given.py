@@ -48,6 +48,7 @@ def inputs_of(
     """The network inputs of the subjects in these parts (of everybody where there is no split)."""
     from train.dataset import cached_input, cached_masks, inputs, read_scans
     from train.measures import measures_of
+    from train.truth import cached_truths
 
     scans = [scan for scan in read_scans(data) if part_of is None or part_of.get(scan.subject) in parts]
     scans = [scan for scan in scans if copies or not scan.is_copy]
@@ -55,7 +56,8 @@ def inputs_of(
     images = [cached_input(scan, folder, preprocessing) for scan in progress(scans, "read")]
     masks = cached_masks(scans, folder, tasks_of) if tasks_of else ()
     measured = [measures_of(scan.record_path) for scan in scans] if tasks_of else ()
-    return inputs(scans, images, masks, measured)
+    truths = cached_truths(scans, folder, tasks_of) if tasks_of else ()
+    return inputs(scans, images, masks, measured, truths)
 
 
 def read_split(runs: Path) -> dict[str, str]:

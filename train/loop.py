@@ -37,6 +37,7 @@ from train.measures import Measuring, measures_loss
 from train.metrics import macro_f1
 from train.reweight import reweighted_loss
 from train.shared import SHARED, Shared
+from train.truth import truth_loss
 from train.variation import also_without_air
 
 log = logging.getLogger(__name__)
@@ -75,7 +76,7 @@ def fit_shared(
         started, losses = time.monotonic(), []
         model.train()
         varying = ranks.own_generator(generator, [config.seed, epoch])
-        for images, labels, planes, _, _, fields in fed(
+        for images, labels, planes, _, _, fields, _ in fed(
             training, ranks.shares(batches), frozenset(artifacts), config, varying, f"shared {epoch}/{len(epochs)}"
         ):
             with _autocast(config.bf16), watched(shared.encoder) as drawn:
@@ -142,7 +143,7 @@ def fit_member(
         started, losses = time.monotonic(), []
         stage.model.train()
         varying = ranks.own_generator(generator, [config.seed, index, epoch])
-        for images, labels, planes, masks, measures, fields in fed(
+        for images, labels, planes, masks, measures, fields, tissues in fed(
             training,
             ranks.shares(batches),
             frozenset({artifact}),
@@ -168,6 +169,8 @@ def fit_member(
                 loss = loss + config.measure_weight * measures_loss(named, measures) / ranks.count()
             if fields is not None:
                 loss = loss + config.field_weight * fields_loss(drawn, fields) / ranks.count()
+            if tissues is not None:
+                loss = loss + config.truth_weight * truth_loss(drawn, tissues) / ranks.count()
             losses.append(_step(loss, stage))
         logits = severity_logits(member, lambda images: member(images).severity, validation, bf16=config.bf16)
         score = macro_f1(truth, probabilities(logits, fitted_calibration(logits, truth)).argmax(1))

@@ -38,6 +38,7 @@ from train.measures import MEASURES
 from train.progress import progress
 from train.scans import DIRECTIONS, CleanScan, Displacement, Grid, Pose, Rendered, clean_scan, render
 from train.severity import OutOfContract, is_forbidden, severity_of
+from train.shapes import Shapes, compared, registered, reshaped
 from train.simulate import ADULT_LENGTH_MM, PHANTOMS, choose
 
 log = logging.getLogger(__name__)
@@ -65,19 +66,40 @@ class _Render(NamedTuple):
 
 
 def render_corpus(
-    brains_folder: Path, out: Path, count: int, seed: int, *, moving: bool = False, workers: int = 2
+    brains_folder: Path,
+    out: Path,
+    count: int,
+    seed: int,
+    *,
+    moving: bool = False,
+    subjects: Sequence[str] | None = None,
+    workers: int = 2,
 ) -> None:
     """Write `count` renders into `out`, some hundreds in a file; files that are there already stay.
 
-    moving: some with motion, and some with zippers.
+    moving: some with motion, and some with zippers. subjects: only of these, each head in shapes that are drawn from
+    all of theirs; None: of everybody, as they are.
     """
     found = sources(brains_folder) + phantoms(PHANTOMS)
+    if subjects is not None:
+        found = [source for source in found if subject_name(source.patient) in set(subjects)]
+    if not found:
+        raise ConfigError(f"{brains_folder} holds none of these subjects; name the folder and the split of one corpus.")
     out.mkdir(parents=True, exist_ok=True)
     parts = range(-(-count // _PARTS_SCANS))
     context = multiprocessing.get_context("spawn")  # torch's threads do not survive a fork
     with ProcessPoolExecutor(workers, context, initializer=torch.set_num_threads, initargs=(1,)) as pool:
-        for future in progress([pool.submit(_write_part, found, out, seed, part, moving) for part in parts], "render"):
+        shapes = None
+        if subjects is not None:
+            shares = [each.result() for each in progress([pool.submit(_shares, one) for one in found], "heads")]
+            shapes = Shapes(registered(shares, pool.map), {its.name: index for index, its in enumerate(found)})
+        jobs = [pool.submit(_write_part, found, shapes, out, seed, part, moving) for part in parts]
+        for future in progress(jobs, "render"):
             future.result()
+
+
+def _shares(source: Source) -> NDArray[np.float32]:
+    return compared(anatomy(source))
 
 
 def read_renders(folder: Path) -> Inputs:
@@ -105,7 +127,9 @@ def read_renders(folder: Path) -> Inputs:
     return Inputs(scans, images, np.array(labels, np.int64), np.array(planes, np.int64), (), measured, fields)
 
 
-def _write_part(found: Sequence[Source], out: Path, seed: int, number: int, moving: bool) -> None:
+def _write_part(
+    found: Sequence[Source], shapes: Shapes | None, out: Path, seed: int, number: int, moving: bool
+) -> None:
     path = out / f"renders-{seed}-{number:04d}.npz"
     if path.is_file():
         return
@@ -116,7 +140,10 @@ def _write_part(found: Sequence[Source], out: Path, seed: int, number: int, movi
         source = choose(found, generator)
         weighting = str(generator.choice(WEIGHTINGS, p=WEIGHTING_SHARES))
         length_mm = ADULT_LENGTH_MM * float(generator.uniform(0.65, 1.05))
-        made = _scans_of(head(anatomy(source), weighting, length_mm, generator), generator, moving)
+        its = head(anatomy(source), weighting, length_mm, generator)
+        if shapes:
+            its = reshaped(its, anatomy(source), shapes.of(source.name), shapes.drawn(generator))
+        made = _scans_of(its, generator, moving)
         renders += made
         subjects += [subject_name(source.patient)] * len(made)
     record = {

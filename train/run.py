@@ -52,6 +52,12 @@ def fit_run(
         raise ConfigError(
             "mask_weight is set and no training scan has a mask; lay NAME_mask.nii.gz beside it, or set it to 0."
         )
+    if any(config.of(artifact).truth_weight for artifact in artifacts) and not any(
+        t is not None for t in training.truths
+    ):
+        raise ConfigError(
+            "truth_weight is set and no training scan has a truth; simulate writes NAME_truth.nii.gz, or set it to 0."
+        )
     out.mkdir(parents=True, exist_ok=True)
     log.info("fit_started training_scans=%d validation_scans=%d", len(training.scans), len(validation.scans))
     sharing = {artifact for artifact in artifacts if _of_shared_kind(config.of(artifact), config)}

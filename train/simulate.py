@@ -1,8 +1,8 @@
 """Brains without artifacts → a corpus of scans with known artifacts, in the LISA layout.
 
 The folder holds `LISA_<patient>_run-<n>_LF_<plane>.nii.gz` (a patient number is one subject's), labels.csv,
-subjects.csv, and beside each scan a JSON record (the draw, the measured values, the source) and the brain's mask. Rows
-are appended as scans are finished.
+subjects.csv, and beside each scan a JSON record (the draw, the measured values, the source), the brain's mask and the
+truth: shares of grey and white matter and the logarithm of the shading. Rows are appended as scans are finished.
 """
 
 from __future__ import annotations
@@ -37,6 +37,7 @@ log = logging.getLogger(__name__)
 PHANTOMS = 24
 KIND_SHARES = {"labelmap": 0.42, "adult": 0.30, "child": 0.20, "phantom": 0.08}
 ADULT_LENGTH_MM = 175.0  # of the brain, front to back; heads are .65 to 1.05 of it
+TRUTH_STEPS = 1000  # of a share, or of the logarithm of a shading, to 1 in a file
 _ATTEMPTS = 200
 
 # Of scans that are varied, as (low, high); T2w's fluid in times of the usual.
@@ -88,6 +89,8 @@ def write_scan(
     _write_nifti(out / name, simulated.volume, record["gain"])
     mask = Volume(simulated.brain.astype(np.float32), simulated.volume.affine)
     _write_nifti(out / name.replace(".nii.gz", "_mask.nii.gz"), mask, 1)
+    truth = Volume(np.moveaxis(simulated.truth, 0, -1), simulated.volume.affine)
+    _write_nifti(out / name.replace(".nii.gz", "_truth.nii.gz"), truth, TRUTH_STEPS)
     (out / name.replace(".nii.gz", ".json")).write_text(json.dumps(record))
     return name, [int(simulated.labels[artifact]) for artifact in Artifact]
 
@@ -155,7 +158,7 @@ def choose(found: Sequence[Source], generator: np.random.Generator) -> Source:
 
 def _write_nifti(path: Path, volume: Volume, gain: float) -> None:
     """int16 in LISA's (x, y, z) order of axes; compression level 1, which is three times faster."""
-    image = nib.Nifti1Image(np.rint(volume.array * gain).clip(0, 32767).astype(np.int16), volume.affine)
+    image = nib.Nifti1Image(np.rint(volume.array * gain).clip(-32768, 32767).astype(np.int16), volume.affine)
     image = nib.as_closest_canonical(image)
     image.header.set_xyzt_units("mm")
     path.write_bytes(gzip.compress(image.to_bytes(), compresslevel=1, mtime=0))

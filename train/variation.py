@@ -15,6 +15,7 @@ from scipy import ndimage
 from torch.nn import functional as F
 
 from qcnode.artifacts import Artifact
+from qcnode.ensemble.tissue import PLACE
 from train.config import FitConfig
 from train.dataset import Inputs
 
@@ -82,6 +83,15 @@ class Variation:
         """What stands voxel by voxel beside the image, moved as it is; intensities stay."""
         return replace(self, scale=1.0, exponent=1.0, air=None).of(mask)
 
+    def of_places(self, maps: NDArray[np.float32], voxels: int) -> NDArray[np.float32]:
+        """Maps (map, slice, …) beside the image, each place so many voxels of a slice each way, moved as it is.
+
+        Its shift within the slices is by whole places.
+        """
+        shift = self.shift_voxels and (self.shift_voxels[0], *(v // voxels for v in self.shift_voxels[1:]))
+        moved = replace(self, scale=1.0, exponent=1.0, air=None, shift_voxels=shift)
+        return np.stack([moved.of(each) for each in maps])
+
 
 def drawn(artifacts: Set[Artifact], config: FitConfig, generator: np.random.Generator) -> Variation:
     """A variation as the configuration says, for members that are trained on these artifacts.
@@ -101,10 +111,14 @@ def drawn(artifacts: Set[Artifact], config: FitConfig, generator: np.random.Gene
     exponent, turn = 1.0, None
     if artifacts <= _KEPT_BY_GAMMA:
         exponent = float(np.exp(config.gamma_jitter * generator.standard_normal()))
-    if artifacts <= _KEPT_BY_TURNING and generator.random() < _TURNED_SHARE:
+    turning = artifacts <= _KEPT_BY_TURNING and not config.truth_weight  # which would blur what is to be drawn
+    if turning and generator.random() < _TURNED_SHARE:
         turn = _turn(generator, _TURN_DEGREES, _SCALE)
     most = (0, 1, 1) if Artifact.POSITIONING in artifacts else _SHIFT_VOXELS
-    shift = tuple(int(generator.integers(-voxels, voxels + 1)) for voxels in most)
+    steps = (1, PLACE, PLACE) if config.truth_weight else (1, 1, 1)
+    shift = tuple(
+        step * int(generator.integers(-(v // step), v // step + 1)) for v, step in zip(most, steps, strict=True)
+    )
     is_emptied = config.emptied and generator.random() < config.emptied
     air = float(generator.uniform(*_AIR)) if is_emptied else None
     return Variation(mirrored, transposed, scale, exponent, air, turn, shift)

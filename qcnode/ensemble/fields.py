@@ -84,7 +84,13 @@ def figures_of(fields: Tensor, blocks: Tensor) -> Tensor:
     shading = fields[:, SHARES].clamp(-3, 3)
     seen = F.avg_pool3d(blocks, 2) / shading.exp()
     return torch.cat(
-        [_lying(brain), _contrast(seen, brain, grey, white), _uneven(shading, share), _bent(fields[:, -3:], share)], 1
+        [
+            _lying(brain),
+            contrast_figures(seen, brain, grey, white),
+            unevenness_figures(shading, share),
+            _bent(fields[:, -3:], share),
+        ],
+        1,
     )
 
 
@@ -113,7 +119,7 @@ def _lying(brain: Tensor) -> Tensor:
     )
 
 
-def _contrast(seen: Tensor, brain: Tensor, grey: Tensor, white: Tensor) -> Tensor:
+def contrast_figures(seen: Tensor, brain: Tensor, grey: Tensor, white: Tensor) -> Tensor:
     """What grey and white matter give where they fill a place, by least squares over the brain: (batch, 3).
 
     Their difference, its size, and their mean, relative to the brain's.
@@ -127,9 +133,9 @@ def _contrast(seen: Tensor, brain: Tensor, grey: Tensor, white: Tensor) -> Tenso
     return torch.stack([difference, difference.abs(), (said[:, 0] + said[:, 1]) / 2], 1)
 
 
-def _uneven(shading: Tensor, share: Tensor) -> Tensor:
+def unevenness_figures(shading: Tensor, share: Tensor, sharpness: float = _SHARPNESS) -> Tensor:
     """How far the shading's ends lie from its mean, and from one another, and its spread: (batch, 4)."""
-    brightest, darkest = _softly_most(shading, share), _softly_most(-shading, share)
+    brightest, darkest = _softly_most(shading, share, sharpness), _softly_most(-shading, share, sharpness)
     off = shading - (share * shading).sum((1, 2, 3), keepdim=True)
     spread = ((share * off**2).sum((1, 2, 3)) + 1e-4).sqrt()
     return torch.stack([brightest, darkest, brightest + darkest, spread], 1)
@@ -147,9 +153,9 @@ def _bent(displacement: Tensor, share: Tensor) -> Tensor:
     return torch.stack([*figures, spread.amax(1), spread.mean(1)], 1)
 
 
-def _softly_most(values: Tensor, share: Tensor) -> Tensor:
+def _softly_most(values: Tensor, share: Tensor, sharpness: float = _SHARPNESS) -> Tensor:
     """About the largest of values (batch, …), each of which counts by its share."""
-    return ((share.flatten(1) + 1e-9).log() + _SHARPNESS * values.flatten(1)).logsumexp(1) / _SHARPNESS
+    return ((share.flatten(1) + 1e-9).log() + sharpness * values.flatten(1)).logsumexp(1) / sharpness
 
 
 def _strain(displacement: Tensor) -> Tensor:

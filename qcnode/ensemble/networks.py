@@ -17,6 +17,7 @@ from qcnode.ensemble.heads import head_resnet
 from qcnode.ensemble.mambaout import mambaout, mlmambaout
 from qcnode.ensemble.mirror import mirror_resnet
 from qcnode.ensemble.profiles import plane_profile_network
+from qcnode.ensemble.tissue import tissue_unet
 from qcnode.errors import ConfigError
 
 _BLOCK = (2, 4, 4)  # voxels: the stem's stride, and the blocks whose statistics stand beside its channels
@@ -178,6 +179,7 @@ ENCODERS: dict[str, Entry] = {
     "mirror-resnet": Entry(mirror_resnet, 16),
     "head-resnet": Entry(head_resnet, 16),
     "field-unet": Entry(field_unet, 16),
+    "tissue-unet": Entry(tissue_unet, 16),
     "plane-profiles": Entry(plane_profile_network, 24),
     "resnet10": Entry(partial(published.resnet, blocks=(1, 1, 1, 1), bottleneck=False), 64),
     "resnet18": Entry(partial(published.resnet, blocks=(2, 2, 2, 2), bottleneck=False), 64),
