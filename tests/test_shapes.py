@@ -100,5 +100,5 @@ def test_renders_are_of_the_subjects_named_alone(tmp_path: Path, monkeypatch: py
     monkeypatch.setattr("train.renders._PARTS_SCANS", 6)
     render_corpus(tmp_path, tmp_path / "out", 6, 1, subjects=["LISA_1001", "LISA_1003"], workers=1)
     assert {scan.subject for scan in read_renders(tmp_path / "out").scans} <= {"LISA_1001", "LISA_1003"}
-    with pytest.raises(ConfigError, match="none of these subjects"):
-        render_corpus(tmp_path, tmp_path / "none", 6, 1, subjects=["LISA_7777"], workers=1)
+    with pytest.raises(ConfigError, match="too few of these subjects"):
+        render_corpus(tmp_path, tmp_path / "none", 6, 1, subjects=["LISA_1001"], workers=1)

@@ -81,10 +81,7 @@ def render(
     seed: int = 7,
     moving: Annotated[bool, typer.Option("--moving", help="Some with motion, some with zippers.")] = False,
     reshaped: Annotated[
-        Path | None,
-        typer.Option(
-            help="A run's folder: only its training subjects, each head in shapes that are drawn from all of theirs."
-        ),
+        Path | None, typer.Option(help="A run's folder: its training subjects alone, in shapes drawn from theirs.")
     ] = None,
 ) -> None:
     """Make many more scans from brains, as coarse as the encoders that look at whole heads see them."""

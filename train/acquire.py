@@ -53,7 +53,7 @@ def apply(scan: CleanScan, draw: Draw) -> Simulated:
     seen = render(scan, pose, deforming)
     mean = float(seen.signal[seen.brain > 0.5].mean())
     seen = replace(seen, signal=seen.signal / np.float32(mean))
-    signal = signal_of(scan, seen, draw, measured)
+    signal, shade = signal_of(scan, seen, draw, measured)
     band = banding(scan, seen, draw, measured)
     image = in_motion(scan, seen, signal, draw, pose, measured)
     noise = physics.complex_noise(image.shape, draw.noise_sigma, np.random.default_rng(draw.noise_seed))
@@ -62,7 +62,7 @@ def apply(scan: CleanScan, draw: Draw) -> Simulated:
     labels = {artifact: severity.severity_of(artifact, measured) for artifact in Artifact}
     if wrong := [a for a in Artifact if labels[a] != draw.levels[a.value]]:
         raise OutOfContract(f"{', '.join(wrong)} did not reach the drawn severity; draw the scan again")
-    truth = np.stack([seen.grey, seen.white, np.log(shading_of(seen, draw))])
+    truth = np.stack([seen.grey, seen.white, np.log(shade)])
     return Simulated(Volume(finished.astype(np.float32), scan.grid.affine), measured, labels, seen.brain > 0.5, truth)
 
 
@@ -121,8 +121,8 @@ def deformation(scan: CleanScan, draw: Draw, pose: Pose, measured: dict[str, flo
     return found
 
 
-def signal_of(scan: CleanScan, seen: Rendered, draw: Draw, measured: dict[str, float]) -> Array:
-    """The rendered signal with the contrast and the shading that were drawn, both measured."""
+def signal_of(scan: CleanScan, seen: Rendered, draw: Draw, measured: dict[str, float]) -> tuple[Array, Array]:
+    """The rendered signal with the contrast and the shading that were drawn, both measured, and that shading."""
     native = physics.contrast(seen.signal, seen.grey, seen.white)
     if abs(native) * LARGEST_BOOST < scan.contrast:
         raise OutOfContract("grey and white matter look alike in the clean scan; draw another head")
@@ -133,15 +133,10 @@ def signal_of(scan: CleanScan, seen: Rendered, draw: Draw, measured: dict[str, f
         signal = physics.faded(signal, seen.grey, seen.white, draw.contrast_left)
     measured["contrast_left"] = physics.contrast(signal, seen.grey, seen.white) / clean
     measured["clean_contrast"] = clean
-    field = shading_of(seen, draw)
-    measured["shading_ratio"] = physics.shading_ratio(field, seen.brain)
-    return np.maximum(signal, 0) * field
-
-
-def shading_of(seen: Rendered, draw: Draw) -> Array:
-    """The drawn factor on every voxel's signal."""
     pattern = shading.drawn(draw.shading_kind, seen.brain, np.random.default_rng(draw.shading_seed))
-    return physics.shading(pattern, seen.brain, draw.shading_ratio)
+    field = physics.shading(pattern, seen.brain, draw.shading_ratio)
+    measured["shading_ratio"] = physics.shading_ratio(field, seen.brain)
+    return np.maximum(signal, 0) * field, field
 
 
 def in_motion(

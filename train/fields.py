@@ -13,12 +13,25 @@ from typing import NamedTuple
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from scipy.spatial.transform import Rotation
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.hooks import RemovableHandle
 
-from qcnode.ensemble.fields import FIELD_SHAPE, FIELDS, POSE, SHARES, FieldUNet
+from qcnode.ensemble.fields import (
+    DISPLACEMENT_MM,
+    FIELD_SHAPE,
+    FIELDS,
+    POSE,
+    POSE_DEGREES,
+    POSE_MM,
+    SHARES,
+    FieldUNet,
+)
 from qcnode.ensemble.tissue import TissueUNet
+from qcnode.imaging.preprocess import oriented
+from qcnode.imaging.volume import Volume
+from train.scans import DIRECTIONS, Displacement, Grid, Pose
 
 _MOST = 6.0  # units of a pose; the offset of a head that is cut is beyond
 _BENT_FROM, _POSE_BENT_FROM = 0.1, 0.3  # units: a loss is a square below, straight above
@@ -46,6 +59,51 @@ class Drawn(NamedTuple):
     maps: Tensor
     pose: Tensor
     known: Tensor
+
+
+def fields_of(
+    grid: Grid,
+    tissues: Sequence[NDArray[np.float32]],
+    shading: NDArray[np.float32],
+    deformation: Displacement | None,
+    pose: Pose,
+) -> Fields:
+    """What is known of a render on places of the whole network input: its axes and their signs are the blocks'.
+
+    tissues: shares of brain, grey and white matter, and shading its logarithm, on samples of the whole network input.
+    grid: of these samples, but that it may be smaller.
+    """
+    each = [_at_places(one) for one in (*tissues, shading)]
+    if deformation is None:
+        each += [np.zeros(FIELD_SHAPE, np.float32)] * 3
+    else:
+        mm = np.array(grid.spacing_mm) * shading.shape / FIELD_SHAPE
+        axes = [(np.arange(n) - (n - 1) / 2) * step for n, step in zip(FIELD_SHAPE, mm, strict=True)]
+        places = np.stack(np.meshgrid(*axes, indexing="ij"), -1).reshape(-1, 3)
+        shift = deformation(places @ DIRECTIONS[grid.plane].T) @ DIRECTIONS[grid.plane] / DISPLACEMENT_MM
+        each += list(shift.T.reshape(3, *FIELD_SHAPE).astype(np.float32))
+    signs = _signs(grid)
+    lying = [oriented(Volume(one, grid.affine))[0] for one in each]
+    lying[-3:] = [one * sign for one, sign in zip(lying[-3:], signs, strict=True)]
+    turned = Rotation.from_matrix(pose.rotation).as_rotvec(degrees=True)
+    turn = turned @ DIRECTIONS[grid.plane] * signs * np.prod(signs) * np.linalg.det(DIRECTIONS[grid.plane])
+    offset = np.array(pose.offset_mm) @ DIRECTIONS[grid.plane] * signs
+    its_pose = np.concatenate([turn / POSE_DEGREES, offset / POSE_MM]).astype(np.float32)
+    return Fields(np.stack(lying).astype(np.float16), its_pose)
+
+
+def _signs(grid: Grid) -> NDArray[np.float64]:
+    """Along which of its axes the grid lies as network inputs do, and along which the other way round."""
+    steps = np.indices((2, 2, 2), np.float32)
+    corner = (1, 0, 0), (0, 1, 0), (0, 0, 1)
+    lying = [oriented(Volume(axis, grid.affine))[0] for axis in steps]
+    return np.array([float(one[at] - one[0, 0, 0]) for one, at in zip(lying, corner, strict=True)])
+
+
+def _at_places(samples: NDArray[np.float32]) -> NDArray[np.float32]:
+    counts = [n // places for n, places in zip(samples.shape, FIELD_SHAPE, strict=True)]
+    split = [size for pair in zip(FIELD_SHAPE, counts, strict=True) for size in pair]
+    return np.asarray(samples.reshape(split).mean((1, 3, 5)), np.float32)
 
 
 def batch_of(fields: Sequence[Fields | None], device: torch.device) -> Drawn:

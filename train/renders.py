@@ -21,10 +21,8 @@ from typing import NamedTuple
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from scipy.spatial.transform import Rotation
 
 from qcnode.artifacts import Artifact, Plane, Severity
-from qcnode.ensemble.fields import DISPLACEMENT_MM, FIELD_SHAPE, POSE_DEGREES, POSE_MM
 from qcnode.errors import ConfigError
 from qcnode.imaging.preprocess import BLOCK, INPUT_SHAPE, INTENSITY_RANGE, foreground_mean, oriented
 from qcnode.imaging.volume import Volume
@@ -33,10 +31,10 @@ from train.brains import Source, anatomy, phantoms, sources
 from train.contrasts import WEIGHTING_SHARES, WEIGHTINGS, Head, head
 from train.dataset import Inputs, Scan, subject_name
 from train.draws import Draw, Levels, draw
-from train.fields import Fields
+from train.fields import Fields, fields_of
 from train.measures import MEASURES
 from train.progress import progress
-from train.scans import DIRECTIONS, CleanScan, Displacement, Grid, Pose, Rendered, clean_scan, render
+from train.scans import CleanScan, Grid, Rendered, clean_scan, render
 from train.severity import OutOfContract, is_forbidden, severity_of
 from train.shapes import Shapes, compared, registered, reshaped
 from train.simulate import ADULT_LENGTH_MM, PHANTOMS, choose
@@ -83,8 +81,10 @@ def render_corpus(
     found = sources(brains_folder) + phantoms(PHANTOMS)
     if subjects is not None:
         found = [source for source in found if subject_name(source.patient) in set(subjects)]
-    if not found:
-        raise ConfigError(f"{brains_folder} holds none of these subjects; name the folder and the split of one corpus.")
+    if subjects is not None and len(found) < 2:
+        raise ConfigError(
+            f"{brains_folder} holds too few of these subjects; name the folder and the split of a corpus."
+        )
     out.mkdir(parents=True, exist_ok=True)
     parts = range(-(-count // _PARTS_SCANS))
     context = multiprocessing.get_context("spawn")  # torch's threads do not survive a fork
@@ -187,11 +187,11 @@ def rendered(scan: CleanScan, drawn: Draw, generator: np.random.Generator) -> _R
     box = tuple(slice(int(np.flatnonzero(c)[0]), int(np.flatnonzero(c)[-1]) + 1) for c in covered)
     inside = Rendered(*(channel[box] for channel in (seen.signal, seen.brain, seen.grey, seen.white)))
     coarse = replace(coarse, grid=replace(coarse.grid, shape=inside.signal.shape))
-    signal = acquire.signal_of(coarse, inside, drawn, measured)
+    signal, shade = acquire.signal_of(coarse, inside, drawn, measured)
     band = acquire.banding(coarse, inside, drawn, measured)
     lines = scan.grid.shape[drawn.phase_axis]
-    field = np.zeros(seen.signal.shape, np.float32)
-    field[box] = np.log(acquire.shading_of(inside, drawn))
+    shading = np.zeros(seen.signal.shape, np.float32)
+    shading[box] = np.log(shade)
     image = acquire.in_motion(coarse, inside, signal, drawn, pose, measured, lines)
     signal = np.abs(image + np.float32(_TONE_LEFT) * acquire.tone(image.shape, drawn, measured))
     sigma = measured["noise_sigma"] = drawn.noise_sigma
@@ -202,8 +202,8 @@ def rendered(scan: CleanScan, drawn: Draw, generator: np.random.Generator) -> _R
     scale = foreground_mean(np.abs(expected + sigma * generator.standard_normal(expected.shape, np.float32)))
     values, gain = (np.zeros(seen.signal.shape, np.float32) for _ in range(2))
     values[box], gain[box] = expected / scale, band * np.float32(sigma / scale)
-    share = covered[0][:, None, None] * covered[1][:, None] * covered[2]
-    values, gain = (_averaged(each * share.astype(np.float32)) for each in (values, gain))
+    share = (covered[0][:, None, None] * covered[1][:, None] * covered[2]).astype(np.float32)
+    values, gain = (_averaged(each * share) for each in (values, gain))
     # The mean of a block's pixels varies as one pixel does by the root of their number, in the air a little less.
     spread = gain / np.sqrt(np.prod(BLOCK)) * np.where(values < 2 * gain, 0.65, 1.0)
     noisy = values + spread * generator.standard_normal(values.shape)
@@ -211,60 +211,13 @@ def rendered(scan: CleanScan, drawn: Draw, generator: np.random.Generator) -> _R
     lying, _ = oriented(Volume(noisy.astype(np.float32), coarse.grid.affine))
     return _Render(
         np.clip(lying, *INTENSITY_RANGE).astype(np.float16),
-        Fields(
-            _maps(coarse.grid, (seen.brain, seen.grey, seen.white), field, deformation, covered),
-            _pose(coarse.grid, pose),
+        fields_of(
+            coarse.grid, [each * share for each in (seen.brain, seen.grey, seen.white)], shading, deformation, pose
         ),
         [int(labels[artifact]) for artifact in Artifact],
         scan.grid.plane,
         {key: float(measured[key]) for keys in MEASURES.values() for key in keys},
     )
-
-
-def _maps(
-    grid: Grid,
-    tissues: Sequence[NDArray[np.float32]],
-    shading: NDArray[np.float32],
-    deformation: Displacement | None,
-    covered: list[NDArray[np.float64]],
-) -> NDArray[np.float16]:
-    """What is drawn, on places of the whole network input: its axes and their signs are the blocks'."""
-    whole = (INPUT_SHAPE[0], INPUT_SHAPE[1] * _FINE // BLOCK[1], INPUT_SHAPE[2] * _FINE // BLOCK[2])
-    share = covered[0][:, None, None] * covered[1][:, None] * covered[2]
-    each = [_at_places(tissue * share.astype(np.float32)) for tissue in tissues] + [_at_places(shading)]
-    if deformation is None:
-        each += [np.zeros(FIELD_SHAPE, np.float32)] * 3
-    else:
-        mm = np.array(grid.spacing_mm) * whole / FIELD_SHAPE
-        axes = [(np.arange(n) - (n - 1) / 2) * step for n, step in zip(FIELD_SHAPE, mm, strict=True)]
-        places = np.stack(np.meshgrid(*axes, indexing="ij"), -1).reshape(-1, 3)
-        shift = deformation(places @ DIRECTIONS[grid.plane].T) @ DIRECTIONS[grid.plane] / DISPLACEMENT_MM
-        each += list(shift.T.reshape(3, *FIELD_SHAPE).astype(np.float32))
-    signs = _signs(grid)
-    lying = [oriented(Volume(one, grid.affine))[0] for one in each]
-    lying[-3:] = [one * sign for one, sign in zip(lying[-3:], signs, strict=True)]
-    return np.stack(lying).astype(np.float16)
-
-
-def _pose(grid: Grid, pose: Pose) -> NDArray[np.float32]:
-    turned, signs = Rotation.from_matrix(pose.rotation).as_rotvec(degrees=True), _signs(grid)
-    turn = turned @ DIRECTIONS[grid.plane] * signs * np.prod(signs) * np.linalg.det(DIRECTIONS[grid.plane])
-    offset = np.array(pose.offset_mm) @ DIRECTIONS[grid.plane] * signs
-    return np.concatenate([turn / POSE_DEGREES, offset / POSE_MM]).astype(np.float32)
-
-
-def _signs(grid: Grid) -> NDArray[np.float64]:
-    """Along which of its axes the grid lies as network inputs do, and along which the other way round."""
-    steps = np.indices((2, 2, 2), np.float32)
-    corner = (1, 0, 0), (0, 1, 0), (0, 0, 1)
-    lying = [oriented(Volume(axis, grid.affine))[0] for axis in steps]
-    return np.array([float(one[at] - one[0, 0, 0]) for one, at in zip(lying, corner, strict=True)])
-
-
-def _at_places(samples: NDArray[np.float32]) -> NDArray[np.float32]:
-    counts = [n // places for n, places in zip(samples.shape, FIELD_SHAPE, strict=True)]
-    split = [size for pair in zip(FIELD_SHAPE, counts, strict=True) for size in pair]
-    return np.asarray(samples.reshape(split).mean((1, 3, 5)), np.float32)
 
 
 def _on_blocks(scan: CleanScan) -> CleanScan:

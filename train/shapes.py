@@ -20,7 +20,7 @@ from torch.nn import functional as F
 
 from train.brains import Anatomy
 from train.contrasts import Head
-from train.upright import STEPS_A_BRAIN, shape_of
+from train.upright import frame_of, shape_of
 
 Values = NDArray[np.float32]
 Field = Values  # (3, x, y, z): displacement along x, y, z in steps of a shape, on the nodes of a cube
@@ -75,7 +75,7 @@ def reshaped(head: Head, anatomy: Anatomy, own: Field, wanted: Field) -> Head:
 
     own, wanted: the displacements from the mean head to this one's shape, and to the other.
     """
-    step, centre = _frame(anatomy)
+    step, centre = frame_of(anatomy.brain)
     size = np.array(head.channels.shape[1:])
     pitch = _SPACING_MM / head.spacing_mm  # of the new grid, in the old one's indices
     counts = np.ceil(size / pitch).astype(int)
@@ -103,12 +103,6 @@ def _length_mm(head: Head) -> float:
     """Of the brain from front to back."""
     along = np.flatnonzero((head.channels[1] > 0.5).any(2).any(0).numpy())
     return float(along[-1] - along[0] + 1) * float(head.spacing_mm[1])
-
-
-def _frame(anatomy: Anatomy) -> tuple[float, NDArray[np.float64]]:
-    """A shape's step and centre in the indices of its anatomy, as `upright.shape_of` has them."""
-    places = np.argwhere(anatomy.brain)
-    return float(np.cbrt(len(places))) / STEPS_A_BRAIN, places.mean(axis=0)
 
 
 def compared(anatomy: Anatomy) -> Values:

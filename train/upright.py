@@ -23,7 +23,7 @@ Values = NDArray[np.float64]
 Codes = NDArray[np.unsignedinteger[Any]]  # labels or intensities
 
 PRECISION_DEGREES = 2.0  # a head that lies as straight as this is taken as it is: interpolation would only soften it
-STEPS_A_BRAIN = 24  # along the edge of a cube of the brain's volume: brains of all sizes have the same step
+_STEPS_A_BRAIN = 24  # along the edge of a cube of the brain's volume: brains of all sizes have the same step
 _SOFTNESS = 0.7  # steps, of the weights by which a shape's samples are averaged
 _MARGIN = 8  # steps around the brain
 _FRONT = 6  # steps from the centre: before these no brain has a cerebellum
@@ -61,14 +61,20 @@ class _Fit(NamedTuple):
     at: Values
 
 
+def frame_of(brain: NDArray[np.bool_]) -> tuple[float, Values]:
+    """The step of a brain's shape and the brain's centre (3,), in indices of its array."""
+    along = [np.count_nonzero(brain, axis=tuple({0, 1, 2} - {axis})) for axis in range(3)]
+    centre = [its @ np.arange(len(its)) / its.sum() for its in along]
+    return float(np.cbrt(np.count_nonzero(brain))) / _STEPS_A_BRAIN, np.array(centre)
+
+
 def shape_of(brain: NDArray[np.bool_], tissue: NDArray[np.uint8]) -> Shape:
     """The shape of a brain (x, y, z). tissue: 1 CSF, 2 grey, 3 white."""
-    step = float(np.cbrt(np.count_nonzero(brain))) / STEPS_A_BRAIN
+    step, centres = frame_of(brain)
     weights = []
-    for axis, size in enumerate(brain.shape):
-        along = np.count_nonzero(brain, axis=tuple({0, 1, 2} - {axis}))
-        centre = along @ np.arange(size) / along.sum()
-        reach = int(np.ceil(np.abs(np.flatnonzero(along) - centre).max() / step)) + _MARGIN
+    for axis, (size, centre) in enumerate(zip(brain.shape, centres, strict=True)):
+        there = np.flatnonzero(brain.any(axis=tuple({0, 1, 2} - {axis})))
+        reach = int(np.ceil(np.abs(there - centre).max() / step)) + _MARGIN
         places = centre + step * np.arange(-reach, reach + 1)
         near = np.exp(-(((places[:, None] - np.arange(size)) / (_SOFTNESS * step)) ** 2) / 2)
         weights.append((near / (np.sqrt(2 * np.pi) * _SOFTNESS * step)).astype(np.float32))
@@ -191,7 +197,7 @@ def _mirrored(shape: Shape, angles: Values, shift: Points) -> tuple[float, float
     """Lean, turn (degrees) and the steps aside, near these, of the plane that mirrors the brain best."""
     points = _points(max(shape.shares.shape[1:]) // 2)[::_SOME]
     points = points[points[:, 0] > 0]
-    points = points[np.linalg.norm(points, axis=1) < STEPS_A_BRAIN]
+    points = points[np.linalg.norm(points, axis=1) < _STEPS_A_BRAIN]
 
     def unlike(fitted: NDArray[np.float64]) -> Values:
         rotation = _rotation(np.array([angles[0], *(fitted[:2] * _DEGREES)]))
