@@ -12,7 +12,7 @@ from qcnode.config import Assessing
 from qcnode.ensemble.weights import read_manifest, shipped_folder, verified_file
 from qcnode.errors import QcnodeError, TransientError
 from qcnode.verdict import Assessment
-from qcnode.worker import Job, Outcome, prepare_process, score, warm_up, work
+from qcnode.worker import Job, Outcome, beyond_interrupts, prepare_process, score, warm_up, work
 
 log = logging.getLogger(__name__)
 
@@ -77,7 +77,8 @@ class Grading:
         pool = ProcessPoolExecutor(
             max_workers=1, mp_context=context, initializer=prepare_process, initargs=(self._last,)
         )
-        self._warmed_up = pool.submit(warm_up, self._assessing)
+        with beyond_interrupts():
+            self._warmed_up = pool.submit(warm_up, self._assessing)
         self._warmed_up.add_done_callback(_tell_if_unfit)
         return pool
 

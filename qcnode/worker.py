@@ -8,7 +8,8 @@ import os
 import signal
 import threading
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import datetime
 from functools import cache
@@ -52,6 +53,20 @@ class Outcome:
     planes: bytes = b""  # the sections as a PNG for the page; empty without a volume
 
 
+@contextmanager
+def beyond_interrupts() -> Iterator[None]:
+    """A process that is started within never hears Ctrl-C, not even while it imports.
+
+    It begins with the signals blocked that its thread has blocked, and keeps them so. Ctrl-C reaches the whole group,
+    and the node ends its processes itself.
+    """
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGINT,))
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
 def prepare_process(last: bool = False) -> None:
     """Have the grading process end with the node's, however that ends, and keep it quiet.
 
@@ -60,7 +75,6 @@ def prepare_process(last: bool = False) -> None:
     """
     if last:
         os.nice(19)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the node ends this process itself
     warnings.simplefilter("ignore")
     logging.getLogger().addHandler(logging.NullHandler())
     if node := multiprocessing.parent_process():

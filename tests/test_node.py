@@ -289,6 +289,18 @@ def test_weights_that_the_grading_process_cannot_use_are_an_early_line_in_the_lo
     assert str(tmp_path) in caplog.text
 
 
+def test_ctrl_c_does_not_reach_the_grading_process_while_it_begins() -> None:
+    """It goes to the whole group; one that was still importing printed a traceback over the node's last words."""
+    started = Grading(Assessing())
+    try:
+        status = Path(f"/proc/{process_of(started)}/status").read_text()
+        blocked = int(status.split("SigBlk:")[1].split()[0], 16)
+        assert blocked & 1 << (signal.SIGINT - 1)
+        assert signal.SIGINT not in signal.pthread_sigmask(signal.SIG_BLOCK, ()), "the node itself hears it"
+    finally:
+        started.stop()
+
+
 def test_stopping_in_the_middle_of_a_job_is_no_fault_of_the_series(grading: Grading) -> None:
     pid = process_of(grading)
     os.kill(pid, signal.SIGSTOP)

@@ -266,7 +266,6 @@ def test_unfit_weights_do_not_keep_the_node_from_starting(tmp_path: Path, caplog
 def test_everybody_is_preferred_to_the_process_on_trial(monkeypatch: pytest.MonkeyPatch) -> None:
     nice: list[int] = []
     monkeypatch.setattr(worker.os, "nice", nice.append)
-    monkeypatch.setattr(worker.signal, "signal", lambda *_: None)
     worker.prepare_process()
     assert nice == []
     worker.prepare_process(True)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, ParamSpec, TypeVar
 
 from qcnode.errors import PermanentError
 from qcnode.verdict import Assessment
-from qcnode.worker import prepare_process
+from qcnode.worker import beyond_interrupts, prepare_process
 
 if TYPE_CHECKING:  # loads in the process aside, never in the node's
     from qcnode.reporting.documents import Document
@@ -53,7 +53,8 @@ class Aside:
             if self._pool is None:
                 context = multiprocessing.get_context("spawn")
                 self._pool = ProcessPoolExecutor(max_workers=1, mp_context=context, initializer=prepare_process)
-            return self._pool.submit(function, *args, **kwargs)
+            with beyond_interrupts():
+                return self._pool.submit(function, *args, **kwargs)
 
     def _end(self) -> None:
         pool, self._pool = self._pool, None
