@@ -141,7 +141,7 @@ def test_looked_up_bands_are_the_bands_themselves(seed: int) -> None:
     depth = np.random.default_rng(0).uniform(BAND_DEPTH[severity].low, BAND_DEPTH[severity].high)
     sign = np.sign(sum(bands.direction))
     expected = 1 + sign * depth / max(profile[head > 0].max(), 0.5) * profile
-    np.testing.assert_allclose(field, expected, atol=5e-4)  # half precision's own step at 1
+    np.testing.assert_allclose(field, expected, atol=5e-3)  # of 1: a step of the bands, where they are steepest
 
 
 def test_a_bright_voxel_far_from_the_head_leaves_its_bands_as_deep() -> None:

@@ -60,7 +60,8 @@ def fed(
 ) -> Iterator[Fed]:
     """The batches on the device, with a progress bar; as many scans of one are made at a time as there are cores.
 
-    A batch is made while the one before is used, where that leaves a core free; else between two uses.
+    A batch is made while the one before is used, where that leaves a core free; else between two uses. On a CPU its
+    images lie where those of the batch before last lay: memory that is new each time costs more than what is written.
     """
     # One thread of torch's each: a team of them would take turns with the network's, or another scan's, at every step.
     with ThreadPoolExecutor(_cores(), "scan", torch.set_num_threads, (1,)) as scans:
@@ -110,8 +111,12 @@ def _made(
     if len(artifacts) == 1 and config.measure_weight:
         (artifact,) = artifacts
         targets = targets_of(data.measured or [{}] * len(data.scans), artifact)
-    for batch in progress(batches, name):
-        images = np.empty((len(batch), *data.images[batch[0]].shape), np.float32)
+    places = [np.empty(0, np.float32)] * 2
+    for turn, batch in enumerate(progress(batches, name)):
+        shape = (len(batch), *data.images[batch[0]].shape)
+        if places[turn % 2].shape != shape:
+            places[turn % 2] = np.empty(shape, np.float32)
+        images = places[turn % 2]
         seeds = generator.integers(2**63, size=len(batch)).tolist()
         drawing = partial(_made_into, data, artifacts, config)
         made = list(scans.map(drawing, images, batch.tolist(), seeds))

@@ -31,9 +31,10 @@ _SPOILT = {
     Artifact.BANDING: frozenset[Artifact](),
 }
 _SPACING_MM = np.array([5.0, 1.6, 1.6])  # of a network input, near enough
-_STEPS = 1 << 15  # of a band's coordinate across the field of view
-_STRETCHES = 32  # of these steps, in which a head is looked for: four voxels of the input or more each
-_SLICES = 4  # looked up at a time: so many stay in a core's cache until the image was multiplied by them
+_STEPS = 1 << 12  # of a band's coordinate across the field of view: some .05 mm each
+_STRETCHES = 16  # of these steps, in which a head is looked for: eight voxels of the input or more each
+_SLICES = 8  # looked up at a time: so many stay in a core's cache until the image was multiplied by them
+_SEEN = (4, 8, 8)  # every so manieth voxel tells what is padding, and in which of a band's stretches the head lies
 _COARSE = (2, 6, 6)  # voxels a step of the grid on which a displacement is computed
 
 
@@ -121,9 +122,9 @@ def _banding(
 ) -> Iterator[tuple[slice, Image]]:
     """A field of bands whose largest change in the image's head is in the severity's interval, a few slices at a time.
 
-    The bands are looked up among some _STEPS coordinates, which is as exact as the input's half precision. A pixel is
+    The bands are looked up among some _STEPS coordinates. A pixel is
     a whole number of steps along a row, so that a row is one piece of the bands as seen at every so manieth step.
-    The head, seen at one voxel of 2 x 4 x 4, takes up the _STRETCHES of coordinates that hold any of it.
+    The head, seen at one voxel of _SEEN, takes up the _STRETCHES of coordinates that hold any of it.
     """
     ramps = [d * np.linspace(-0.5, 0.5, n) for n, d in zip(image.shape, bands.direction, strict=True)]
     low, high = (0.5 + sum(end(ramp) for ramp in ramps) for end in (np.min, np.max))
@@ -135,8 +136,9 @@ def _banding(
 
     z, y, x = (torch.from_numpy((ramp - ramp.min()) / step).float() for ramp in ramps)
     stretch = -(-len(heights) // _STRETCHES)
-    head = torch.from_numpy(image[::2, ::4, ::4] > 0.5)
-    taken = ((z[::2, None, None] + (y[::4, None] + x[::4])) / stretch).int()[head].numpy()
+    few = tuple(slice(None, None, step) for step in _SEEN)
+    along = z[few[0], None, None] + (y[few[1], None] + x[few[2]])
+    taken = (along / stretch).int().numpy()[image[few] > 0.5]
     tallest = np.maximum.reduceat(heights, np.arange(0, len(heights), stretch))
     deepest = float(tallest[np.bincount(taken, minlength=len(tallest)) > 0].max(initial=0))
     depth = _inside(BAND_DEPTH[severity], generator)
@@ -179,12 +181,12 @@ def _distorted(image: Image, drawn: draws.Draw, head: NDArray[np.bool_], generat
 
 
 def _field_of_view(image: Image) -> tuple[slice, ...]:
-    """The box that the scan fills; beyond it the input is padded with zeros."""
-    filled = image > 0
-    # rows and columns from all slices laid over each other: several times faster than along each row
-    laid_over = np.asarray(filled.any(axis=0))
-    sides = (filled.any(axis=(1, 2)), laid_over.any(axis=1), laid_over.any(axis=0))
-    extents = [np.flatnonzero(side) for side in sides]
+    """The box that the scan fills; beyond it the input is padded with zeros, whole slices, rows and columns of them."""
+    extents = []
+    for axis in range(3):
+        others = tuple(other for other in range(3) if other != axis)
+        seen = image[tuple(slice(None, None, 1 if a == axis else step) for a, step in enumerate(_SEEN))]
+        extents.append(np.flatnonzero(seen.max(axis=others) > 0))
     return tuple(slice(int(e[0]), int(e[-1]) + 1) for e in extents)
 
 
