@@ -5,9 +5,9 @@ python benchmarks/training.py [--encoder compact-resnet] [--width 16] [--batches
 Samples a second of (a) the naive form: every scan of a batch is drawn anew while the network waits, and each severity's
 gradient norm takes a backward pass of its own; (b) the network alone: forward and backward of one batch that is there
 already; and the loop as `python -m train fit` runs it: batches made by all cores, norms in closed form, optimizer and
-schedule, over an epoch with its validation and saving: as it is by default, and with a share of the scans drawn anew,
-as (a) draws them. All on the same machine, in turns, (b) before and after each loop, on Banding's member in batches of
-eight. Turns are short and many, as a machine's speed drifts: the loop's
+schedule, over an epoch with its validation and saving: as it is by default, and with a share of the scans that have
+bands drawn anew, as (a) draws all. All on the same machine, in turns, (b) before and after each loop, on Banding's
+member in batches of eight. Turns are short and many, as a machine's speed drifts: the loop's
 share of (b) is the median of the turns' own. On a CPU also what of a core each takes, which others on the machine
 change less; with OMP_NUM_THREADS=1 no thread's waiting counts in it.
 
@@ -80,7 +80,7 @@ def main() -> None:
     parser.add_argument("--width", type=int, default=16)
     parser.add_argument("--batches", type=int, default=60, help="of an epoch, and as many of (b)")
     parser.add_argument("--turns", type=int, default=9)
-    parser.add_argument("--redraw", type=float, default=0.5, help="share of scans that are drawn anew")
+    parser.add_argument("--redraw", type=float, default=0.5, help="share of scans with bands that are drawn anew")
     arguments = parser.parse_args()
     print(described(), f"; torch {torch.__version__} on {device()}, {torch.get_num_threads()} threads", sep="")
     config = FitConfig(encoder=arguments.encoder, width=arguments.width, redraw=arguments.redraw)

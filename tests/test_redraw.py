@@ -8,7 +8,7 @@ from qcnode.artifacts import Artifact, Severity
 from qcnode.imaging.preprocess import INPUT_SHAPE
 from train import physics, redraw
 from train.draws import draw
-from train.redraw import REDRAWN, can_be_redrawn, redrawn
+from train.redraw import REDRAWN, can_be_redrawn, is_redrawn, redrawn
 from train.severity import BAND_DEPTH, DISPLACEMENT_MM, SHADING_RATIO, OutOfContract
 
 
@@ -108,6 +108,15 @@ def test_an_artifact_is_added_only_where_the_other_labels_stay_true() -> None:
     labels = np.array([[0] * 7, [0, 1, 0, 0, 0, 0, 0], [0, 0, 0, 0, 2, 0, 0], [0, 0, 0, 1, 0, 0, 0]])
     assert redraw.redrawable(labels, Artifact.MOTION).tolist() == [0, 3]
     assert redraw.redrawable(labels[1:3], Artifact.MOTION).tolist() == [0]
+
+
+def test_scans_without_bands_or_shading_stay_as_they_are() -> None:
+    """Two shadings of severity 0, one on the other, would be more than that."""
+    kept = {
+        (artifact, severity) for artifact in Artifact for severity in Severity if not is_redrawn(artifact, severity)
+    }
+    never = {(artifact, severity) for artifact in set(Artifact) - set(REDRAWN) for severity in Severity}
+    assert kept == never | {(Artifact.BANDING, Severity.NONE), (Artifact.CONTRAST, Severity.NONE)}
 
 
 def test_half_precision_is_redrawn_as_the_same_values_in_float32() -> None:

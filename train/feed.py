@@ -22,7 +22,7 @@ from train.fields import Drawn, Fields, batch_of
 from train.looks import Varied, varied_look
 from train.measures import targets_of
 from train.progress import progress
-from train.redraw import REDRAWN, can_be_redrawn, redraw, redrawable
+from train.redraw import REDRAWN, can_be_redrawn, is_redrawn, redraw, redrawable
 from train.severity import OutOfContract
 from train.truth import Truth, truth_of, widened
 from train.variation import Image, drawn
@@ -203,9 +203,9 @@ def _of_severity(
     data: Inputs, index: int, artifact: Artifact, config: FitConfig, generator: np.random.Generator
 ) -> tuple[int, dict[Artifact, Severity]]:
     """The scan, or another without the artifact, and the severity at which it is to be drawn on that."""
-    if artifact not in REDRAWN or generator.random() >= config.redraw:
-        return index, {}
     severity = Severity(int(data.labels[index, list(Artifact).index(artifact)]))
+    if not is_redrawn(artifact, severity) or generator.random() >= config.redraw:
+        return index, {}
     return int(generator.choice(redrawable(data.labels, artifact))), {artifact: severity}
 
 
@@ -219,5 +219,7 @@ def _fresh_artifacts(
         if artifact not in artifacts or not can_be_redrawn(artifact, severities | fresh):
             continue
         if generator.random() < config.shared_redraw:
-            fresh[artifact] = Severity(int(generator.integers(len(Severity))))
+            severity = Severity(int(generator.integers(len(Severity))))
+            if is_redrawn(artifact, severity):
+                fresh[artifact] = severity
     return fresh

@@ -44,6 +44,15 @@ def can_be_redrawn(artifact: Artifact, severities: Mapping[Artifact, Severity]) 
     return artifact in REDRAWN and all(severities[a] == none for a in {artifact, *_SPOILT[artifact]})
 
 
+def is_redrawn(artifact: Artifact, severity: Severity) -> bool:
+    """Whether scans of this severity are drawn anew.
+
+    A field that multiplies leaves no trace but itself, so a scan without bands or shading may stay as it is: another
+    shading of severity 0 on its own could add up to more.
+    """
+    return artifact in REDRAWN and (severity > Severity.NONE or artifact in (Artifact.DISTORTION, Artifact.MOTION))
+
+
 def redrawable(labels: NDArray[np.int64], artifact: Artifact) -> NDArray[np.int64]:
     """Which scans of these labels (scan, artifact) can be; any without the artifact where none can."""
     wrong = [list(Artifact).index(each) for each in {artifact, *_SPOILT[artifact]}]
