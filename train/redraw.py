@@ -131,8 +131,8 @@ def _banding(
 ) -> Iterator[tuple[slice, Image]]:
     """A field of bands whose largest change in the image's head is in the severity's interval, a few slices at a time.
 
-    The bands are looked up among some _STEPS coordinates. A pixel is
-    a whole number of steps along a row, so that a row is one piece of the bands as seen at every so manieth step.
+    The bands are looked up among some _STEPS coordinates. A pixel is a whole number of steps along a row, so that a row
+    is one piece of the bands as seen at every so manieth step.
     The head, seen at one voxel of _SEEN, takes up the _STRETCHES of coordinates that hold any of it.
     """
     ramps = [d * np.linspace(-0.5, 0.5, n) for n, d in zip(image.shape, bands.direction, strict=True)]
