@@ -111,7 +111,7 @@ def test_an_artifact_is_added_only_where_the_other_labels_stay_true() -> None:
 
 
 def test_scans_without_bands_or_shading_stay_as_they_are() -> None:
-    """Two shadings of severity 0, one on the other, would be more than that."""
+    """Bands of severity 0 over others of that severity could be deeper than it allows."""
     kept = {
         (artifact, severity) for artifact in Artifact for severity in Severity if not is_redrawn(artifact, severity)
     }

@@ -47,8 +47,8 @@ def can_be_redrawn(artifact: Artifact, severities: Mapping[Artifact, Severity]) 
 def is_redrawn(artifact: Artifact, severity: Severity) -> bool:
     """Whether scans of this severity are drawn anew.
 
-    A field that multiplies leaves no trace but itself, so a scan without bands or shading may stay as it is: another
-    shading of severity 0 on its own could add up to more.
+    A field that multiplies leaves no trace but itself, so a scan without bands or shading stays as it is: other bands
+    of severity 0 over its own could be deeper than that severity's are.
     """
     return artifact in REDRAWN and (severity > Severity.NONE or artifact in (Artifact.DISTORTION, Artifact.MOTION))
 

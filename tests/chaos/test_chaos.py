@@ -26,9 +26,7 @@ def decisions() -> Iterator[list[str]]:
 
 
 @pytest.mark.timeout(600)
-@pytest.mark.filterwarnings(
-    "ignore:unclosed <socket:ResourceWarning"
-)  # pynetdicom drops a refused connection's unclosed
+@pytest.mark.filterwarnings("ignore:unclosed <socket:ResourceWarning")  # of refused connections, by pynetdicom
 def test_a_kill_at_any_moment_loses_nothing_and_doubles_nothing(tmp_path: Path, decisions: list[str]) -> None:
     generator = random.Random(SEED)
     pacs = Destination("pacs")
