@@ -110,6 +110,27 @@ def test_an_artifact_is_added_only_where_the_other_labels_stay_true() -> None:
     assert redraw.redrawable(labels[1:3], Artifact.MOTION).tolist() == [0]
 
 
+def test_nothing_is_drawn_over_a_little_of_the_same_where_a_scan_without_it_is_known() -> None:
+    """Shading of 2.4 over a scan's own of 1.3 could come to more than a moderate one's 2.5."""
+    labels = np.zeros((3, 7), np.int64)
+    labels[2, list(Artifact).index(Artifact.NOISE)] = 1
+    little, none = {"shading_ratio": 1.3}, {"shading_ratio": 1.0}
+    assert redraw.redrawable(labels, Artifact.CONTRAST, [little, none, none]).tolist() == [1]
+    assert redraw.redrawable(labels, Artifact.CONTRAST, [little, {}, none]).tolist() == [1]  # not measured: as labelled
+    assert redraw.redrawable(labels, Artifact.CONTRAST, [little, little, none]).tolist() == [0, 1]
+    assert redraw.redrawable(labels, Artifact.CONTRAST).tolist() == [0, 1]
+    assert all(redraw.is_bare(artifact, {}) for artifact in REDRAWN)
+    assert not redraw.is_bare(Artifact.BANDING, {"band_depth": 0.02})
+
+
+def test_fresh_shading_on_a_bare_scan_has_exactly_a_ratio_of_its_severity() -> None:
+    for severity in (Severity.MODERATE, Severity.SEVERE):
+        for seed in range(4):
+            field = redrawn(IMAGE, Artifact.CONTRAST, severity, np.random.default_rng(seed))[HEAD] / IMAGE[HEAD]
+            low, high = SHADING_RATIO[severity]
+            assert 0.97 * low <= field.max() / field.min() <= 1.03 * high
+
+
 def test_scans_without_bands_or_shading_stay_as_they_are() -> None:
     """Bands of severity 0 over others of that severity could be deeper than it allows."""
     kept = {

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence, Set
+from collections.abc import Iterator, Mapping, Sequence, Set
 from concurrent.futures import Executor, ThreadPoolExecutor
 from functools import partial
 from typing import NamedTuple
@@ -22,7 +22,7 @@ from train.fields import Drawn, Fields, batch_of
 from train.looks import Varied, varied_look
 from train.measures import targets_of
 from train.progress import progress
-from train.redraw import REDRAWN, can_be_redrawn, is_redrawn, redraw, redrawable
+from train.redraw import REDRAWN, can_be_redrawn, is_bare, is_redrawn, redraw, redrawable
 from train.severity import OutOfContract
 from train.truth import Truth, truth_of, widened
 from train.variation import Image, drawn
@@ -111,6 +111,7 @@ def _made(
     if len(artifacts) == 1 and config.measure_weight:
         (artifact,) = artifacts
         targets = targets_of(data.measured or [{}] * len(data.scans), artifact)
+    bases = _bases(data, artifacts, config)
     places = [np.empty(0, np.float32)] * 2
     for turn, batch in enumerate(progress(batches, name)):
         shape = (len(batch), *data.images[batch[0]].shape)
@@ -118,7 +119,7 @@ def _made(
             places[turn % 2] = np.empty(shape, np.float32)
         images = places[turn % 2]
         seeds = generator.integers(2**63, size=len(batch)).tolist()
-        drawing = partial(_made_into, data, artifacts, config)
+        drawing = partial(_made_into, data, bases, artifacts, config)
         made = list(scans.map(drawing, images, batch.tolist(), seeds))
         severities = torch.from_numpy(np.stack([scan.labels for scan in made])).to(device())
         planes = torch.tensor([scan.plane for scan in made], device=device())
@@ -147,17 +148,39 @@ class _Made(NamedTuple):
     is_fresh: bool = False
 
 
-def _made_into(data: Inputs, artifacts: Set[Artifact], config: FitConfig, into: Image, index: int, seed: int) -> _Made:
+def _bases(data: Inputs, artifacts: Set[Artifact], config: FitConfig) -> NDArray[np.int64]:
+    """Which scans a member's artifact is drawn on."""
+    if len(artifacts) > 1 or not config.redraw:
+        return np.empty(0, np.int64)
+    (artifact,) = artifacts
+    return redrawable(data.labels, artifact, data.measured) if artifact in REDRAWN else np.empty(0, np.int64)
+
+
+def _made_into(
+    data: Inputs,
+    bases: NDArray[np.int64],
+    artifacts: Set[Artifact],
+    config: FitConfig,
+    into: Image,
+    index: int,
+    seed: int,
+) -> _Made:
     """Write one scan into its place in a batch, drawn by its own seed, whichever thread comes first."""
     try:
-        return _drawn_into(data, artifacts, config, into, index, np.random.default_rng(seed))
+        return _drawn_into(data, bases, artifacts, config, into, index, np.random.default_rng(seed))
     except OutOfContract:  # an artifact that the other scan cannot have: this one as it is
         as_it_is = config.model_copy(update={"redraw": 0.0, "shared_redraw": 0.0})
-        return _drawn_into(data, artifacts, as_it_is, into, index, np.random.default_rng(seed))
+        return _drawn_into(data, bases, artifacts, as_it_is, into, index, np.random.default_rng(seed))
 
 
 def _drawn_into(
-    data: Inputs, artifacts: Set[Artifact], config: FitConfig, into: Image, index: int, generator: np.random.Generator
+    data: Inputs,
+    bases: NDArray[np.int64],
+    artifacts: Set[Artifact],
+    config: FitConfig,
+    into: Image,
+    index: int,
+    generator: np.random.Generator,
 ) -> _Made:
     labels, plane = data.labels[index], int(data.planes[index])
     if into.ndim == 1:
@@ -167,14 +190,15 @@ def _drawn_into(
     mask, truth = None, None
     if len(artifacts) == 1:
         (artifact,) = artifacts
-        index, fresh = _of_severity(data, index, artifact, config, generator)
+        index, fresh = _of_severity(data, bases, index, artifact, config, generator)
         plane = int(data.planes[index])
         if data.masks and config.mask_weight and not (fresh and artifact is Artifact.DISTORTION):
             mask = data.masks[index]  # of a scan whose voxels are moved here it would no longer be true
         if data.truths and config.truth_weight and not (fresh and artifact in (Artifact.DISTORTION, Artifact.CONTRAST)):
             truth = data.truths[index]
     else:
-        fresh = _fresh_artifacts(labels, artifacts, config, generator)
+        measured = data.measured[index] if data.measured else {}
+        fresh = _fresh_artifacts(labels, measured, artifacts, config, generator)
         labels = labels.copy()
         for artifact, severity in fresh.items():
             labels[list(Artifact).index(artifact)] = severity
@@ -200,23 +224,34 @@ def _masks(masks: Sequence[Image | None], shape: tuple[int, ...]) -> Masks:
 
 
 def _of_severity(
-    data: Inputs, index: int, artifact: Artifact, config: FitConfig, generator: np.random.Generator
+    data: Inputs,
+    bases: NDArray[np.int64],
+    index: int,
+    artifact: Artifact,
+    config: FitConfig,
+    generator: np.random.Generator,
 ) -> tuple[int, dict[Artifact, Severity]]:
     """The scan, or another without the artifact, and the severity at which it is to be drawn on that."""
     severity = Severity(int(data.labels[index, list(Artifact).index(artifact)]))
     if not is_redrawn(artifact, severity) or generator.random() >= config.redraw:
         return index, {}
-    return int(generator.choice(redrawable(data.labels, artifact))), {artifact: severity}
+    return int(generator.choice(bases)), {artifact: severity}
 
 
 def _fresh_artifacts(
-    labels: NDArray[np.int64], artifacts: Set[Artifact], config: FitConfig, generator: np.random.Generator
+    labels: NDArray[np.int64],
+    measured: Mapping[str, float],
+    artifacts: Set[Artifact],
+    config: FitConfig,
+    generator: np.random.Generator,
 ) -> dict[Artifact, Severity]:
     """Artifacts that a scan of these labels did not have and that are drawn onto it here and there, in their order."""
     severities = {artifact: Severity(int(label)) for artifact, label in zip(Artifact, labels, strict=True)}
     fresh: dict[Artifact, Severity] = {}
     for artifact in REDRAWN:
         if artifact not in artifacts or not can_be_redrawn(artifact, severities | fresh):
+            continue
+        if not is_bare(artifact, measured):
             continue
         if generator.random() < config.shared_redraw:
             severity = Severity(int(generator.integers(len(Severity))))

@@ -6,7 +6,7 @@ Only artifacts whose physics works on a finished scan: bands and shading multipl
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -30,6 +30,15 @@ _SPOILT = {
     Artifact.MOTION: frozenset({Artifact.NOISE, Artifact.ZIPPER}),
     Artifact.BANDING: frozenset[Artifact](),
 }
+# What is measured where there is nothing of an artifact. Other scans of severity 0 have a little of it, which would add
+# to what is drawn: of those that were measured only bare ones are drawn on.
+_BARE = {
+    Artifact.DISTORTION: ("displacement_mm", 0.0),
+    Artifact.CONTRAST: ("shading_ratio", 1.0),
+    Artifact.MOTION: ("motion_nrms", 0.0),
+    Artifact.BANDING: ("band_depth", 0.0),
+}
+_NOTHING = 1e-3  # in these quantities
 _SPACING_MM = np.array([5.0, 1.6, 1.6])  # of a network input, near enough
 _STEPS = 1 << 12  # of a band's coordinate across the field of view: some .05 mm each
 _STRETCHES = 16  # of these steps, in which a head is looked for: eight voxels of the input or more each
@@ -53,11 +62,24 @@ def is_redrawn(artifact: Artifact, severity: Severity) -> bool:
     return artifact in REDRAWN and (severity > Severity.NONE or artifact in (Artifact.DISTORTION, Artifact.MOTION))
 
 
-def redrawable(labels: NDArray[np.int64], artifact: Artifact) -> NDArray[np.int64]:
-    """Which scans of these labels (scan, artifact) can be; any without the artifact where none can."""
-    wrong = [list(Artifact).index(each) for each in {artifact, *_SPOILT[artifact]}]
-    can = (labels[:, wrong] == Severity.NONE).all(axis=1)
-    return np.flatnonzero(can if can.any() else labels[:, list(Artifact).index(artifact)] == Severity.NONE)
+def is_bare(artifact: Artifact, measured: Mapping[str, float]) -> bool:
+    """Whether there is nothing at all of the artifact in a scan, as far as was measured on it."""
+    quantity, without = _BARE[artifact]
+    return abs(measured.get(quantity, without) - without) < _NOTHING
+
+
+def redrawable(
+    labels: NDArray[np.int64], artifact: Artifact, measured: Sequence[Mapping[str, float]] = ()
+) -> NDArray[np.int64]:
+    """Which scans of these labels (scan, artifact) can be; any without the artifact where none can.
+
+    measured: what was measured on each of them, if anything was.
+    """
+    without = labels[:, list(Artifact).index(artifact)] == Severity.NONE
+    spoilt = (labels[:, [list(Artifact).index(each) for each in _SPOILT[artifact]]] > Severity.NONE).any(axis=1)
+    bare = np.array([is_bare(artifact, its) for its in measured] or np.ones(len(labels), bool))
+    narrowed = (without & ~spoilt & bare, without & ~spoilt, without)
+    return np.flatnonzero(next(can for can in narrowed if can.any() or can is without))
 
 
 def redrawn(image: Image | Half, artifact: Artifact, severity: Severity, generator: np.random.Generator) -> Image:
