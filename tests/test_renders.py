@@ -81,13 +81,10 @@ def test_the_labels_are_those_that_were_drawn_and_true_as_measured(scan: CleanSc
     assert made.measured.keys() == {key for keys in MEASURES.values() for key in keys}
 
 
-def test_a_corpus_of_renders_is_read_as_it_was_written_and_goes_on(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(renders, "_PARTS_SCANS", 9)
-    renders._write_part(phantoms(2), None, tmp_path, 3, 0, False)
+def test_a_corpus_of_renders_is_read_as_it_was_written_and_goes_on(tmp_path: Path) -> None:
+    renders._write_part(phantoms(2), None, tmp_path, 3, 0, 9, False)
     before = (tmp_path / "renders-3-0000.npz").stat()
-    renders._write_part(phantoms(2), None, tmp_path, 3, 0, False)
+    renders._write_part(phantoms(2), None, tmp_path, 3, 0, 9, False)
     assert (tmp_path / "renders-3-0000.npz").stat().st_mtime_ns == before.st_mtime_ns
     data = read_renders(tmp_path)
     assert len(data.scans) == len(data.images) == len(data.measured) == 9
@@ -99,17 +96,16 @@ def test_a_corpus_of_renders_is_read_as_it_was_written_and_goes_on(
     assert data.of({"LISA_1001", "LISA_1002"}, copies=False).scans == []
     again = tmp_path / "again"
     again.mkdir()
-    renders._write_part(phantoms(2), None, again, 3, 0, False)
+    renders._write_part(phantoms(2), None, again, 3, 0, 9, False)
     assert np.array_equal(read_renders(again).images[4], data.images[4])
 
 
-def test_renders_move_where_it_is_asked_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(renders, "_PARTS_SCANS", 16)
+def test_renders_move_where_it_is_asked_for(tmp_path: Path) -> None:
     columns = [list(Artifact).index(artifact) for artifact in (Artifact.MOTION, Artifact.ZIPPER)]
     for moving in (False, True):
         folder = tmp_path / str(moving)
         folder.mkdir()
-        renders._write_part(phantoms(2), None, folder, 3, 0, moving)
+        renders._write_part(phantoms(2), None, folder, 3, 0, 16, moving)
         data = read_renders(folder)
         assert data.labels[:, columns].any(axis=0).tolist() == [moving, moving]
         assert all((its["motion_nrms"] > 0) <= moving for its in data.measured)
@@ -142,7 +138,17 @@ def test_the_command_writes_parts_until_the_count_is_reached(tmp_path: Path, mon
     monkeypatch.setattr(renders, "_PARTS_SCANS", 3)
     monkeypatch.setattr(renders, "ProcessPoolExecutor", Here)
     monkeypatch.setattr(renders, "sources", lambda folder: [])
-    render_corpus(tmp_path, tmp_path / "out", 5, 1)
-    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["renders-1-0000.npz", "renders-1-0001.npz"]
-    with np.load(tmp_path / "out" / "renders-1-0001.npz") as part:
-        assert len(json.loads(str(part["record"]))["labels"]) == len(part["blocks"]) == 3
+    out = tmp_path / "out"
+
+    def counts() -> list[int]:
+        parts = [np.load(out / f"renders-1-000{number}.npz") for number in range(len(list(out.iterdir())))]
+        assert all(len(json.loads(str(part["record"]))["labels"]) == len(part["blocks"]) for part in parts)
+        return [len(part["blocks"]) for part in parts]
+
+    render_corpus(tmp_path, out, 5, 1)
+    assert counts() == [3, 2]
+    first, second = (np.load(out / f"renders-1-000{number}.npz")["blocks"] for number in range(2))
+    render_corpus(tmp_path, out, 6, 1)  # more of the same: what is full stays, what was short is filled up
+    assert counts() == [3, 3]
+    np.testing.assert_array_equal(np.load(out / "renders-1-0000.npz")["blocks"], first)
+    np.testing.assert_array_equal(np.load(out / "renders-1-0001.npz")["blocks"][:2], second)

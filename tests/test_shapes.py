@@ -97,7 +97,6 @@ def test_where_all_heads_are_alike_no_other_shape_is_drawn() -> None:
 
 def test_renders_are_of_the_subjects_named_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("train.renders.sources", lambda _: [])
-    monkeypatch.setattr("train.renders._PARTS_SCANS", 6)
     render_corpus(tmp_path, tmp_path / "out", 6, 1, subjects=["LISA_1001", "LISA_1003"], workers=1)
     assert {scan.subject for scan in read_renders(tmp_path / "out").scans} <= {"LISA_1001", "LISA_1003"}
     with pytest.raises(ConfigError, match="too few of these subjects"):

@@ -73,7 +73,7 @@ def render_corpus(
     subjects: Sequence[str] | None = None,
     workers: int = 2,
 ) -> None:
-    """Write `count` renders into `out`, some hundreds in a file; files that are there already stay.
+    """Write `count` renders into `out`, some hundreds in a file; files that are there already, and full, stay.
 
     moving: some with motion, and some with zippers. subjects: only of these, each head in shapes that are drawn from
     all of theirs; None: of everybody, as they are.
@@ -86,14 +86,14 @@ def render_corpus(
             f"{brains_folder} holds too few of these subjects; name the folder and the split of a corpus."
         )
     out.mkdir(parents=True, exist_ok=True)
-    parts = range(-(-count // _PARTS_SCANS))
+    parts = [min(_PARTS_SCANS, count - first) for first in range(0, count, _PARTS_SCANS)]
     context = multiprocessing.get_context("spawn")  # torch's threads do not survive a fork
     with ProcessPoolExecutor(workers, context, initializer=torch.set_num_threads, initargs=(1,)) as pool:
         shapes = None
         if subjects is not None:
             shares = [each.result() for each in progress([pool.submit(_shares, one) for one in found], "heads")]
             shapes = Shapes(registered(shares, pool.map), {its.name: index for index, its in enumerate(found)})
-        jobs = [pool.submit(_write_part, found, shapes, out, seed, part, moving) for part in parts]
+        jobs = [pool.submit(_write_part, found, shapes, out, seed, *part, moving) for part in enumerate(parts)]
         for future in progress(jobs, "render"):
             future.result()
 
@@ -128,15 +128,15 @@ def read_renders(folder: Path) -> Inputs:
 
 
 def _write_part(
-    found: Sequence[Source], shapes: Shapes | None, out: Path, seed: int, number: int, moving: bool
+    found: Sequence[Source], shapes: Shapes | None, out: Path, seed: int, number: int, count: int, moving: bool
 ) -> None:
     path = out / f"renders-{seed}-{number:04d}.npz"
-    if path.is_file():
+    if path.is_file() and _count_in(path) >= count:
         return
     generator = np.random.default_rng([seed, number])
     renders: list[_Render] = []
     subjects: list[str] = []
-    while len(renders) < _PARTS_SCANS:
+    while len(renders) < count:
         source = choose(found, generator)
         weighting = str(generator.choice(WEIGHTINGS, p=WEIGHTING_SHARES))
         length_mm = ADULT_LENGTH_MM * float(generator.uniform(0.65, 1.05))
@@ -147,18 +147,23 @@ def _write_part(
         renders += made
         subjects += [subject_name(source.patient)] * len(made)
     record = {
-        "subjects": subjects[:_PARTS_SCANS],
-        "planes": [render.plane.value for render in renders[:_PARTS_SCANS]],
-        "labels": [render.labels for render in renders[:_PARTS_SCANS]],
-        "measured": [render.measured for render in renders[:_PARTS_SCANS]],
+        "subjects": subjects[:count],
+        "planes": [render.plane.value for render in renders[:count]],
+        "labels": [render.labels for render in renders[:count]],
+        "measured": [render.measured for render in renders[:count]],
     }
-    blocks = np.stack([render.blocks for render in renders[:_PARTS_SCANS]])
-    fields = np.stack([render.fields.maps for render in renders[:_PARTS_SCANS]])
-    poses = np.stack([render.fields.pose for render in renders[:_PARTS_SCANS]])
+    blocks = np.stack([render.blocks for render in renders[:count]])
+    fields = np.stack([render.fields.maps for render in renders[:count]])
+    poses = np.stack([render.fields.pose for render in renders[:count]])
     partial_file = path.with_suffix(".partial")
     with partial_file.open("wb") as file:
         np.savez(file, blocks=blocks, fields=fields, poses=poses, record=np.array(json.dumps(record)))
     partial_file.replace(path)
+
+
+def _count_in(path: Path) -> int:
+    with np.load(path) as part:
+        return len(json.loads(str(part["record"]))["labels"])
 
 
 def _scans_of(its: Head, generator: np.random.Generator, moving: bool) -> list[_Render]:
