@@ -41,6 +41,7 @@ def test_every_published_encoder_is_held_to_its_figures() -> None:
         "field-unet",
         "tissue-unet",
         "plane-profiles",
+        "tile-profiles",
         "lou-cnn",
         "mlmambaout_small",
     }  # the last two's own figures are below

@@ -27,7 +27,6 @@ from train.severity import OutOfContract
 
 LARGEST_MOVEMENT = 30.0  # scale of the drawn poses, whose angles (degrees) and shifts (mm) are of the order of 1
 LARGEST_BOOST = 1.8  # of the contrast of a head as rendered: with more, its texture would look like anatomy
-LARGEST_BAND_COVER = 0.8  # share of the brain: a band that covers all of it cannot be seen
 
 
 @dataclass(frozen=True)
@@ -250,7 +249,7 @@ def banding(scan: CleanScan, seen: Rendered, draw: Draw, measured: dict[str, flo
     profile = physics.bands((np.asarray(along) + 0.5).astype(np.float32), draw.bands, draw.band_flat)
     inside = profile[seen.brain > 0.5]
     in_brain = float(inside.max())
-    if draw.band_depth > 0 and (in_brain < 0.5 or not 0.1 < (inside > in_brain / 2).mean() < LARGEST_BAND_COVER):
+    if draw.band_depth > 0 and not physics.are_seen(inside):
         raise OutOfContract("no band's edge crosses the brain; draw the scan again")
     sign = 1.0 if sum(draw.band_direction) > 0 else -1.0
     field = (1 + sign * draw.band_depth / max(in_brain, 0.5) * profile).astype(np.float32)

@@ -15,6 +15,7 @@ from qcnode.imaging.preprocess import BLOCKS, CUBE, INPUT_SHAPES, PREPROCESSING
 _WITHOUT_MAPS = (
     "mirror-resnet",
     "plane-profiles",
+    "tile-profiles",
     "head-resnet",
     "field-unet",
     "tissue-unet",
@@ -23,7 +24,7 @@ _WITHOUT_MAPS = (
     "mlmambaout",
 )  # not of the scan's own grid, or of one size only
 _LOOKS = ("mirror-resnet", "plane-profiles", "head-resnet", "field-unet")
-_OF_INTENSITIES = ("compact-resnet", "tissue-unet", *_LOOKS)  # and of their places, in mm
+_OF_INTENSITIES = ("compact-resnet", "tissue-unet", "tile-profiles", *_LOOKS)  # and of their places, in mm
 PRESETS = Path(__file__).parent / "presets"
 _PRETRAININGS_OWN = {"pretrain_epochs", "pretrain_batch", "pretrain_learning_rate", "temperature"}
 _SHAREDS_OWN = {"members", "shared_epochs", "shared_learning_rate", "shared_loss", "shared_redraw"}

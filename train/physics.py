@@ -11,6 +11,7 @@ from scipy import fft, ndimage
 Array = NDArray[np.float32]
 Complex = NDArray[np.complex64]
 
+LARGEST_BAND_COVER = 0.8  # share of the brain: a band that covers all of it cannot be seen
 
 # Motion (the mixing of k-space lines is qcnode.imaging.phantom.mix_poses)
 
@@ -118,6 +119,12 @@ def bands(coordinate: Array, profiles: Sequence[tuple[float, float, float]], fla
         edge = np.clip((distance - flat) / (1 - flat), 0, 1)
         field = np.maximum(field, height * (0.5 + 0.5 * np.cos(np.pi * edge)))
     return field.astype(np.float32)
+
+
+def are_seen(heights: NDArray[np.float32]) -> bool:
+    """Whether bands of these heights at places in the brain can be seen: one is high there, and has an edge there."""
+    tallest = heights.max(initial=0)
+    return bool(tallest >= 0.5 and 0.1 < (heights > tallest / 2).mean() < LARGEST_BAND_COVER)
 
 
 def band_depth(field: Array, brain: Array) -> float:

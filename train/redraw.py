@@ -18,7 +18,7 @@ from torch.nn import functional as F
 from qcnode.artifacts import Artifact, Severity
 from train import deformation, draws, motion, physics, shading
 from train.draws import Triple
-from train.severity import BAND_DEPTH, SHADING_RATIO, Interval
+from train.severity import BAND_DEPTH, SHADING_RATIO, Interval, OutOfContract
 from train.variation import Half, Image, widened
 
 # In the order of the physics. Interpolation would smooth noise, shading would change a line's height, and lines do not
@@ -41,9 +41,9 @@ _BARE = {
 _NOTHING = 1e-3  # in these quantities
 _SPACING_MM = np.array([5.0, 1.6, 1.6])  # of a network input, near enough
 _STEPS = 1 << 12  # of a band's coordinate across the field of view: some .05 mm each
-_STRETCHES = 16  # of these steps, in which a head is looked for: eight voxels of the input or more each
+_TRIES = 50  # of bands that a brain would hide
 _SLICES = 8  # looked up at a time: so many stay in a core's cache until the image was multiplied by them
-_SEEN = (4, 8, 8)  # every so manieth voxel tells what is padding, and in which of a band's stretches the head lies
+_SEEN = (4, 8, 8)  # every so manieth voxel tells what is padding, and how tall bands are in the brain
 _COARSE = (2, 6, 6)  # voxels a step of the grid on which a displacement is computed
 
 
@@ -97,8 +97,8 @@ def redraw(image: Image, artifact: Artifact, severity: Severity, generator: np.r
     """
     box = _field_of_view(image)
     if artifact is Artifact.BANDING:
-        seen = image[box]
-        for slices, field in _banding(_Bands.drawn(generator), severity, seen, generator):
+        seen, depth = image[box], _inside(BAND_DEPTH[severity], generator)
+        for slices, field in _banding(*_seen_bands(seen, generator), depth, seen):
             seen[slices] *= field
     elif artifact is Artifact.CONTRAST:
         ratio = _inside(SHADING_RATIO[severity], generator)
@@ -148,14 +148,28 @@ def _of_nearest(seen: Image, shape: tuple[int, ...]) -> Image:
     return np.asarray(found.numpy())
 
 
-def _banding(
-    bands: _Bands, severity: Severity, image: Image, generator: np.random.Generator
-) -> Iterator[tuple[slice, Image]]:
-    """A field of bands whose largest change in the image's head is in the severity's interval, a few slices at a time.
+def _seen_bands(image: Image, generator: np.random.Generator) -> tuple[_Bands, float]:
+    """Bands that the image's brain does not hide (`physics.are_seen`), and their largest height in it.
+
+    The brain is looked for at one voxel of _SEEN. Raises OutOfContract where no bands of several are seen.
+    """
+    head = ndimage.binary_fill_holes(image[tuple(slice(None, None, step) for step in _SEEN)] > 0.5)
+    inner = ndimage.binary_erosion(head, np.ones((1, 3, 3)))
+    places = np.argwhere(inner if inner.any() else head) * _SEEN / (np.array(image.shape) - 1)
+    for _ in range(_TRIES):
+        bands = _Bands.drawn(generator)
+        coordinates = ((places - 0.5) @ bands.direction + 0.5).astype(np.float32)
+        heights = physics.bands(coordinates, bands.profiles, bands.flat)
+        if physics.are_seen(heights):
+            return bands, float(heights.max())
+    raise OutOfContract("no band's edge crosses what is seen of the brain; take another scan")
+
+
+def _banding(bands: _Bands, tallest: float, depth: float, image: Image) -> Iterator[tuple[slice, Image]]:
+    """A field in which the tallest of the bands in the brain changes the image by `depth`, a few slices at a time.
 
     The bands are looked up among some _STEPS coordinates. A pixel is a whole number of steps along a row, so that a row
     is one piece of the bands as seen at every so manieth step.
-    The head, seen at one voxel of _SEEN, takes up the _STRETCHES of coordinates that hold any of it.
     """
     ramps = [d * np.linspace(-0.5, 0.5, n) for n, d in zip(image.shape, bands.direction, strict=True)]
     low, high = (0.5 + sum(end(ramp) for ramp in ramps) for end in (np.min, np.max))
@@ -163,19 +177,11 @@ def _banding(
     steps = max(1, round(pixel / step)) if pixel > step / 4 else 0  # in a pixel; without any a row is one coordinate
     step = pixel / steps if steps else step
     coordinates = low + step * np.arange((high - low) / step + 1)
-    heights = physics.bands(coordinates.astype(np.float32), bands.profiles, bands.flat)
-
-    z, y, x = (torch.from_numpy((ramp - ramp.min()) / step).float() for ramp in ramps)
-    stretch = -(-len(heights) // _STRETCHES)
-    few = tuple(slice(None, None, step) for step in _SEEN)
-    along = z[few[0], None, None] + (y[few[1], None] + x[few[2]])
-    taken = (along / stretch).int().numpy()[image[few] > 0.5]
-    tallest = np.maximum.reduceat(heights, np.arange(0, len(heights), stretch))
-    deepest = float(tallest[np.bincount(taken, minlength=len(tallest)) > 0].max(initial=0))
-    depth = _inside(BAND_DEPTH[severity], generator)
     sign = 1.0 if sum(bands.direction) > 0 else -1.0
-    changes = 1 + np.float32(sign * depth / max(deepest, 0.5)) * heights
+    heights = physics.bands(coordinates.astype(np.float32), bands.profiles, bands.flat)
+    changes = 1 + np.float32(sign * depth / tallest) * heights
 
+    z, y = (torch.from_numpy((ramp - ramp.min()) / step).float() for ramp in ramps[:2])
     starts, columns = (z[:, None] + y).round().int(), image.shape[2]
     if bands.direction[2] < 0:  # along a row the coordinate falls
         changes, starts = changes[::-1], len(changes) - 1 - starts - steps * (columns - 1)

@@ -16,7 +16,7 @@ from qcnode.ensemble.fields import field_unet
 from qcnode.ensemble.heads import head_resnet
 from qcnode.ensemble.mambaout import mambaout, mlmambaout
 from qcnode.ensemble.mirror import mirror_resnet
-from qcnode.ensemble.profiles import plane_profile_network
+from qcnode.ensemble.profiles import plane_profile_network, tile_profile_network
 from qcnode.ensemble.tissue import tissue_unet
 from qcnode.errors import ConfigError
 
@@ -181,6 +181,7 @@ ENCODERS: dict[str, Entry] = {
     "field-unet": Entry(field_unet, 16),
     "tissue-unet": Entry(tissue_unet, 16),
     "plane-profiles": Entry(plane_profile_network, 24),
+    "tile-profiles": Entry(tile_profile_network, 16),
     "resnet10": Entry(partial(published.resnet, blocks=(1, 1, 1, 1), bottleneck=False), 64),
     "resnet18": Entry(partial(published.resnet, blocks=(2, 2, 2, 2), bottleneck=False), 64),
     "resnet50": Entry(partial(published.resnet, blocks=(3, 4, 6, 3), bottleneck=True), 64),
