@@ -140,15 +140,20 @@ def test_the_command_writes_parts_until_the_count_is_reached(tmp_path: Path, mon
     monkeypatch.setattr(renders, "sources", lambda folder: [])
     out = tmp_path / "out"
 
-    def counts() -> list[int]:
-        parts = [np.load(out / f"renders-1-000{number}.npz") for number in range(len(list(out.iterdir())))]
-        assert all(len(json.loads(str(part["record"]))["labels"]) == len(part["blocks"]) for part in parts)
-        return [len(part["blocks"]) for part in parts]
+    def parts() -> list[np.ndarray]:
+        found = []
+        for path in sorted(out.iterdir()):
+            with np.load(path) as part:
+                assert len(json.loads(str(part["record"]))["labels"]) == len(part["blocks"])
+                found.append(part["blocks"])
+        return found
 
     render_corpus(tmp_path, out, 5, 1)
-    assert counts() == [3, 2]
-    first, second = (np.load(out / f"renders-1-000{number}.npz")["blocks"] for number in range(2))
+    assert sorted(path.name for path in out.iterdir()) == ["renders-1-0000.npz", "renders-1-0001.npz"]
+    first, second = parts()
+    assert (len(first), len(second)) == (3, 2)
     render_corpus(tmp_path, out, 6, 1)  # more of the same: what is full stays, what was short is filled up
-    assert counts() == [3, 3]
-    np.testing.assert_array_equal(np.load(out / "renders-1-0000.npz")["blocks"], first)
-    np.testing.assert_array_equal(np.load(out / "renders-1-0001.npz")["blocks"][:2], second)
+    filled, more = parts()
+    np.testing.assert_array_equal(filled, first)
+    np.testing.assert_array_equal(more[:2], second)
+    assert len(more) == 3

@@ -111,7 +111,7 @@ def _made(
     if len(artifacts) == 1 and config.measure_weight:
         (artifact,) = artifacts
         targets = targets_of(data.measured or [{}] * len(data.scans), artifact)
-    bases = _bases(data, artifacts, config)
+    drawing = partial(_made_into, _making(data, artifacts, config))
     places = [np.empty(0, np.float32)] * 2
     for turn, batch in enumerate(progress(batches, name)):
         shape = (len(batch), *data.images[batch[0]].shape)
@@ -119,7 +119,6 @@ def _made(
             places[turn % 2] = np.empty(shape, np.float32)
         images = places[turn % 2]
         seeds = generator.integers(2**63, size=len(batch)).tolist()
-        drawing = partial(_made_into, data, bases, artifacts, config)
         made = list(scans.map(drawing, images, batch.tolist(), seeds))
         severities = torch.from_numpy(np.stack([scan.labels for scan in made])).to(device())
         planes = torch.tensor([scan.plane for scan in made], device=device())
@@ -148,40 +147,34 @@ class _Made(NamedTuple):
     is_fresh: bool = False
 
 
-def _bases(data: Inputs, artifacts: Set[Artifact], config: FitConfig) -> NDArray[np.int64]:
-    """Which scans a member's artifact is drawn on."""
-    if len(artifacts) > 1 or not config.redraw:
-        return np.empty(0, np.int64)
-    (artifact,) = artifacts
-    return redrawable(data.labels, artifact, data.measured) if artifact in REDRAWN else np.empty(0, np.int64)
+class _Making(NamedTuple):
+    """What scans of a batch are made from. bases: the scans on which a member's artifact is drawn."""
+
+    data: Inputs
+    artifacts: Set[Artifact]
+    config: FitConfig
+    bases: NDArray[np.int64]
 
 
-def _made_into(
-    data: Inputs,
-    bases: NDArray[np.int64],
-    artifacts: Set[Artifact],
-    config: FitConfig,
-    into: Image,
-    index: int,
-    seed: int,
-) -> _Made:
+def _making(data: Inputs, artifacts: Set[Artifact], config: FitConfig) -> _Making:
+    bases = np.empty(0, np.int64)
+    if len(artifacts) == 1 and config.redraw and artifacts <= set(REDRAWN):
+        (artifact,) = artifacts
+        bases = redrawable(data.labels, artifact, data.measured)
+    return _Making(data, artifacts, config, bases)
+
+
+def _made_into(making: _Making, into: Image, index: int, seed: int) -> _Made:
     """Write one scan into its place in a batch, drawn by its own seed, whichever thread comes first."""
     try:
-        return _drawn_into(data, bases, artifacts, config, into, index, np.random.default_rng(seed))
+        return _drawn_into(making, into, index, np.random.default_rng(seed))
     except OutOfContract:  # an artifact that the other scan cannot have: this one as it is
-        as_it_is = config.model_copy(update={"redraw": 0.0, "shared_redraw": 0.0})
-        return _drawn_into(data, bases, artifacts, as_it_is, into, index, np.random.default_rng(seed))
+        as_it_is = making.config.model_copy(update={"redraw": 0.0, "shared_redraw": 0.0})
+        return _drawn_into(making._replace(config=as_it_is), into, index, np.random.default_rng(seed))
 
 
-def _drawn_into(
-    data: Inputs,
-    bases: NDArray[np.int64],
-    artifacts: Set[Artifact],
-    config: FitConfig,
-    into: Image,
-    index: int,
-    generator: np.random.Generator,
-) -> _Made:
+def _drawn_into(making: _Making, into: Image, index: int, generator: np.random.Generator) -> _Made:
+    data, artifacts, config, _ = making
     labels, plane = data.labels[index], int(data.planes[index])
     if into.ndim == 1:
         into[:], across = _look(data, index, config, generator)
@@ -190,7 +183,7 @@ def _drawn_into(
     mask, truth = None, None
     if len(artifacts) == 1:
         (artifact,) = artifacts
-        index, fresh = _of_severity(data, bases, index, artifact, config, generator)
+        index, fresh = _of_severity(making, index, artifact, generator)
         plane = int(data.planes[index])
         if data.masks and config.mask_weight and not (fresh and artifact is Artifact.DISTORTION):
             mask = data.masks[index]  # of a scan whose voxels are moved here it would no longer be true
@@ -224,18 +217,13 @@ def _masks(masks: Sequence[Image | None], shape: tuple[int, ...]) -> Masks:
 
 
 def _of_severity(
-    data: Inputs,
-    bases: NDArray[np.int64],
-    index: int,
-    artifact: Artifact,
-    config: FitConfig,
-    generator: np.random.Generator,
+    making: _Making, index: int, artifact: Artifact, generator: np.random.Generator
 ) -> tuple[int, dict[Artifact, Severity]]:
     """The scan, or another without the artifact, and the severity at which it is to be drawn on that."""
-    severity = Severity(int(data.labels[index, list(Artifact).index(artifact)]))
-    if not is_redrawn(artifact, severity) or generator.random() >= config.redraw:
+    severity = Severity(int(making.data.labels[index, list(Artifact).index(artifact)]))
+    if not is_redrawn(artifact, severity) or generator.random() >= making.config.redraw:
         return index, {}
-    return int(generator.choice(bases)), {artifact: severity}
+    return int(generator.choice(making.bases)), {artifact: severity}
 
 
 def _fresh_artifacts(

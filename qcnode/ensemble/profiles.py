@@ -59,26 +59,7 @@ def plane_profiles(blocks: Tensor) -> Tensor:
     head's and four the air's: the mean step for each of _CLIPS, relative to it, and how much of the plane there is.
     The air's are 0 where there is too little of it.
     """
-    logarithm = torch.log(blocks + _FLOOR)
-    head, air = blocks > _HEAD_FROM, (blocks > 0) & (blocks < _AIR_TO)
-    longest = max(blocks.shape)
-    profiles = []
-    for axis in range(3):
-        steps = torch.diff(logarithm, dim=axis)
-        plane = tuple(other for other in range(3) if other != axis)
-        channels = []
-        for tissue in (head, air):
-            both = tissue.narrow(axis, 0, steps.shape[axis]) & tissue.narrow(axis, 1, steps.shape[axis])
-            size = both.sum(plane)
-            channels += [(steps.clamp(-c, c) * both).sum(plane) / (size + _FEW) / c for c in _CLIPS]
-            channels.append(size / _PLANE)
-        profile = torch.stack(channels)
-        profiles.append(F.pad(profile, (0, longest - profile.shape[1])))
-    whole = torch.stack(profiles)
-    of_air = whole[:, len(_CLIPS) + 1 :]
-    if of_air[:, -1].sum() * _PLANE < _LEAST_AIR:
-        of_air.zero_()
-    return whole
+    return _profiles(blocks[None], 1, _PLANE, _FEW)[0, ..., 0, 0]
 
 
 class TileProfiles(nn.Module):
@@ -119,6 +100,14 @@ def tile_profiles(blocks: Tensor) -> Tensor:
 
     → (batch, *PROFILES, TILES, TILES).
     """
+    return _profiles(blocks, TILES, _TILE, _FEW_OF_TILE)
+
+
+def _profiles(blocks: Tensor, tiles: int, unit: int, few: int) -> Tensor:
+    """Profiles of so many tiles of a plane, each way: (batch, *PROFILES, tiles, tiles).
+
+    unit: blocks of a tile, of the size that is 1. few: blocks; tiles with fewer say less.
+    """
     logarithm = torch.log(blocks + _FLOOR)
     head, air = blocks > _HEAD_FROM, (blocks > 0) & (blocks < _AIR_TO)
     longest = max(blocks.shape[1:])
@@ -129,22 +118,21 @@ def tile_profiles(blocks: Tensor) -> Tensor:
         for tissue in (head, air):
             lying = tissue.movedim(axis, 1)
             both = lying[:, 1:] & lying[:, :-1]
-            size = _of_tiles(both.float())
-            channels += [_of_tiles(steps.clamp(-c, c) * both) / (size + _FEW_OF_TILE) / c for c in _CLIPS]
-            channels.append(size / _TILE)
+            size = _of_tiles(both.float(), tiles)
+            channels += [_of_tiles(steps.clamp(-c, c) * both, tiles) / (size + few) / c for c in _CLIPS]
+            channels.append(size / unit)
         profile = torch.stack(channels, 1)
         profiles.append(F.pad(profile, (0, 0, 0, 0, 0, longest - profile.shape[2])))
-    whole = torch.stack(profiles, 1)
-    of_air = whole[:, :, len(_CLIPS) + 1 :]
-    enough = of_air[:, :, -1].sum((1, 2, 3, 4)) * _TILE >= _LEAST_AIR
-    return torch.cat([whole[:, :, : len(_CLIPS) + 1], of_air * enough[:, None, None, None, None, None]], 2)
+    of_head, of_air = torch.stack(profiles, 1).chunk(2, 2)
+    enough = of_air[:, :, -1].sum((1, 2, 3, 4)) * unit >= _LEAST_AIR
+    return torch.cat([of_head, of_air * enough[:, None, None, None, None, None]], 2)
 
 
-def _of_tiles(planes: Tensor) -> Tensor:
-    """The sums over tiles of planes (batch, position, …): (batch, position, TILES, TILES)."""
+def _of_tiles(planes: Tensor, tiles: int) -> Tensor:
+    """The sums over tiles of planes (batch, position, …): (batch, position, tiles, tiles)."""
     batch, positions, first, second = planes.shape
-    padded = F.pad(planes, (0, -second % TILES, 0, -first % TILES))
-    split = padded.view(batch, positions, TILES, padded.shape[2] // TILES, TILES, padded.shape[3] // TILES)
+    padded = F.pad(planes, (0, -second % tiles, 0, -first % tiles))
+    split = padded.view(batch, positions, tiles, padded.shape[2] // tiles, tiles, padded.shape[3] // tiles)
     return split.sum((3, 5))
 
 
