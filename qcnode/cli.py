@@ -81,8 +81,8 @@ def demo(
 
     logging.getLogger().setLevel(max(logging.WARNING, logging.getLogger().level))
     out, told = console(), console(stderr=True)
-    folder = Path(tempfile.mkdtemp(prefix="qcnode-demo-"))
-    with show.running(folder, lambda line: told.print(f"[dim]{line}[/]")) as (node, shown):
+    folder, signalled = Path(tempfile.mkdtemp(prefix="qcnode-demo-")), _stop_signals()
+    with show.running(folder, lambda line: told.print(f"[dim]{line}[/]"), signalled) as (node, shown):
         if as_json:
             print(json.dumps([result(one.spooled, one.assessment) for one in shown], indent=2))
         else:
@@ -95,7 +95,7 @@ def demo(
             told.print(
                 f"The node goes on: AE {node.settings.dicom.ae_title}, port {node.listener.port}. Ctrl-C ends it."
             )
-            _stop_signals().wait()
+            signalled.wait()
     if not as_json:
         out.print("The node has ended; with --keep it goes on, and its page shows all this.")
         out.print(f"Everything of this demo is kept in {folder}", soft_wrap=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -40,8 +41,14 @@ class Shown:
 
 
 @contextmanager
-def running(folder: Path, tell: Callable[[str], None]) -> Iterator[tuple[Node, list[Shown]]]:
-    """A node in `folder` that has graded and reported the synthetic series; it runs until the context ends."""
+def running(
+    folder: Path, tell: Callable[[str], None], signalled: threading.Event
+) -> Iterator[tuple[Node, list[Shown]]]:
+    """A node in `folder` that has graded and reported the synthetic series; it runs until the context ends.
+
+    Raises KeyboardInterrupt, between two looks at the ledger, once `signalled` is set: raised at any line it could
+    leave a transaction half done, and the node could not end.
+    """
     with archive(folder / "archive") as port:
         node = Node(settings(folder, port))
         node.start()
@@ -51,7 +58,7 @@ def running(folder: Path, tell: Callable[[str], None]) -> Iterator[tuple[Node, l
             for name, instance in made:
                 send(node, instance)
                 tell(f"sent {name} over a DICOM association (Enhanced MR, {len(instance) / 1e6:.1f} MB)")
-            series = wait_for(node, len(made), tell)
+            series = wait_for(node, len(made), tell, signalled)
             yield node, [_shown(name, one, folder) for (name, _), one in zip(made, series, strict=True)]
         finally:
             node.stop()
@@ -107,8 +114,8 @@ def send(node: Node, instance: bytes) -> None:
         raise TransientError(f"The node did not take the synthetic series ({outcome.error}); run the demo again.")
 
 
-def wait_for(node: Node, count: int, tell: Callable[[str], None]) -> list[Series]:
-    """The series, oldest first, once each has its verdict and its documents are delivered."""
+def wait_for(node: Node, count: int, tell: Callable[[str], None], signalled: threading.Event) -> list[Series]:
+    """The series, oldest first, once each has its verdict and its documents are delivered; see `running`."""
     deadline = time.monotonic() + DEADLINE_SECONDS
     said: set[tuple[str, str]] = set()
     while time.monotonic() < deadline:
@@ -119,7 +126,8 @@ def wait_for(node: Node, count: int, tell: Callable[[str], None]) -> list[Series
                 tell(f"series …{one.series_instance_uid[-8:]} is {one.state.value}")
         if len(series) == count and all(map(_is_finished, series)):
             return series
-        time.sleep(0.1)
+        if signalled.wait(0.1):
+            raise KeyboardInterrupt
     raise TransientError(
         f"The demo's series were not graded within {DEADLINE_SECONDS:.0f} s; run it again with --debug."
     )

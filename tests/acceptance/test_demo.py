@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -86,3 +87,22 @@ def test_what_it_says_lies_somewhere_does(as_text: subprocess.CompletedProcess[s
     archived = {path.name for path in (Path(kept) / "archive").glob("*.dcm")}
     assert {name for _, name in named} == archived
     assert as_text.stdout.count(f"  in       {kept}/archive\n") == 2
+
+
+def test_ctrl_c_while_it_waits_for_verdicts_ends_it_in_order(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "qcnode", "demo"]
+    environment = os.environ | {"TMPDIR": str(tmp_path)}
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment
+    ) as process:
+        assert process.stderr
+        told = []
+        for line in process.stderr:
+            told.append(line)
+            if "is assessing" in line:
+                break
+        process.send_signal(signal.SIGINT)
+        shown, rest = process.communicate(timeout=120)
+    assert process.returncode == 130, "".join(told) + rest
+    assert "Traceback" not in rest
+    assert "Severe motion" not in shown, "it had not come so far"
