@@ -11,6 +11,7 @@ from qcnode.ensemble.mambaout import Queried
 from qcnode.ensemble.published import log_spectrum, three_spectra
 from qcnode.errors import ConfigError
 from qcnode.imaging.preprocess import INPUT_SHAPE
+from train.fields import watched
 
 # Features, and millions of parameters of a 3-D network with one input channel and no head. ResNet18: torchvision's
 # r3d_18 (33.37 with 400 classes). ResNet10, 50, 101: Med3D's (arXiv 1904.00625) with shortcut B. DenseNets: counted
@@ -128,9 +129,11 @@ def test_an_encoder_runs_forward_and_backward_and_every_weight_has_a_gradient(na
     torch.manual_seed(0)
     encoder, channels = networks.encoder(name, 2)
     size = INPUT_SHAPE if isinstance(encoder, LookingEncoder) else (32, 32, 32)
-    features = encoder(torch.rand(2, 1, *size))
+    with watched(encoder) as drawn:
+        features = encoder(torch.rand(2, 1, *size))
     assert features.shape == (2, channels)
-    features.square().sum().backward()
+    # What draws may learn from its truth alone.
+    (features.square().sum() + sum(maps.square().sum() for maps in drawn if maps.requires_grad)).backward()
     assert [key for key, parameter in encoder.named_parameters() if parameter.grad is None] == []
 
 

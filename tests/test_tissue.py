@@ -18,7 +18,7 @@ from torch.nn import functional as F
 
 from qcnode.artifacts import Artifact, Plane
 from qcnode.ensemble.model import Member
-from qcnode.ensemble.tissue import MAPS, PLACE, TissueUNet, figures_of
+from qcnode.ensemble.tissue import PLACE, REGION, REGIONS, SHARES, TissueUNet, figures_of
 from qcnode.errors import ConfigError
 from train.__main__ import main
 from train.config import FitConfig
@@ -64,13 +64,10 @@ def encoder() -> TissueUNet:
 def test_slices_of_padding_change_nothing(encoder: TissueUNet) -> None:
     scans = torch.rand(2, 1, 9, 32, 48)
     with torch.no_grad():
-        features, maps = encoder.drawn(scans)
-        padded, there = encoder.drawn(F.pad(scans, (0, 0, 0, 0, 3, 4)))
+        features = encoder(scans)
+        padded = encoder(F.pad(scans, (0, 0, 0, 0, 4, 2)))
     assert features.shape == (2, TissueUNet.MIXED)
-    assert maps.shape == (2, MAPS, 9, 16, 24)
     torch.testing.assert_close(features, padded, atol=1e-3, rtol=1e-3)
-    torch.testing.assert_close(maps, there[:, :, 3:-4], atol=1e-5, rtol=1e-4)
-    assert there[:, :3, :3].sigmoid().max() < 1e-6, "padding is air"
 
 
 def test_a_scan_is_drawn_alone_as_it_is_among_others(encoder: TissueUNet) -> None:
@@ -82,47 +79,49 @@ def test_a_scan_is_drawn_alone_as_it_is_among_others(encoder: TissueUNet) -> Non
     torch.testing.assert_close(together, alone, atol=1e-3, rtol=1e-3)
 
 
-def test_a_slice_hears_of_its_neighbours_and_training_looks_at_every_second(encoder: TissueUNet) -> None:
+def test_training_looks_at_every_third_slice_and_else_all_are_seen(encoder: TissueUNet) -> None:
     scans = torch.rand(1, 1, 12, 32, 32)
     with watched(encoder) as said, torch.no_grad():
         encoder.train()(scans)
-        assert encoder.eval()(torch.zeros(1, 1, 12, 32, 32)).isfinite().all(), "no slice at all is not refused here"
-    assert said[0].shape == (6, 16, 16, MAPS)
-    assert said[1].sum() == 6
-    assert said[1][0, 0] != said[1][0, 1]
+    shares, regions, there, looked = said
+    assert shares.shape == (4, SHARES, 16, 16)
+    assert regions.shape == (1, REGIONS, 4, 4, 4)
+    assert there.all()
+    assert np.diff(looked[0].nonzero()[:, 0]).tolist() == [3, 3, 3]
+    with watched(encoder) as said, torch.no_grad():
+        encoder.eval()(scans)
+        assert encoder(torch.zeros(1, 1, 12, 32, 32)).isfinite().all(), "no slice at all is not refused here"
+    seen = torch.stack(said[3:12:4]).sum(0)
+    assert seen.tolist() == [[1] * 12]
 
 
-def drawn_as(truth: NDArray[np.float32]) -> torch.Tensor:
-    """Maps as an encoder that is sure would draw this truth."""
-    maps = torch.from_numpy(truth)[None].clone()
-    maps[:, :3] = torch.logit(maps[:, :3].clamp(1e-6, 1 - 1e-6))
-    return maps
+def test_heads_do_not_bend_what_is_drawn(encoder: TissueUNet) -> None:
+    encoder.train()(torch.rand(2, 1, 9, 32, 32)).square().sum().backward()
+    learned = {name.split(".")[0] for name, weight in encoder.named_parameters() if weight.grad is not None}
+    assert learned == {"deep", "mix"}
 
 
-@pytest.mark.parametrize(("grey", "white"), [(1.2, 0.9), (0.8, 1.1), (1.0, 1.0)])
-def test_figures_are_right_where_the_drawing_is(data: Path, tmp_path: Path, grey: float, white: float) -> None:
-    truth = cached_truth(read_scans(data)[0], tmp_path)
-    assert truth is not None
-    maps = widened(truth)
-    brain, of_grey, of_white, shading = maps
-    signal = (grey * of_grey + white * of_white + 2.0 * (brain - of_grey - of_white)) * np.exp(shading)
-    found = figures_of(drawn_as(maps), torch.from_numpy(signal.astype(np.float32))[None])[0]
-    seen = brain * (grey * of_grey + white * of_white)
-    mean = float(seen.sum() / brain.sum())
-    assert found[0].item() == pytest.approx(3 * (grey - white) / mean, abs=0.02)
-    assert found[1].item() == pytest.approx(abs(found[0].item()))
-    most = float(np.ptp(shading[brain > 0.5]))
-    assert 0.5 * most < found[7].item() < most, "the shading's range, softly"
-    brighter = figures_of(drawn_as(maps), 1.7 * torch.from_numpy(signal.astype(np.float32))[None])[0]
-    torch.testing.assert_close(found, brighter, atol=1e-4, rtol=1e-4)
+def test_figures_are_right_where_the_drawing_is() -> None:
+    brain = torch.zeros(1, 4, 6, 6)
+    brain[:, 1:3, 1:5, 1:5] = 1
+    shading = torch.linspace(-0.5, 0.5, 6).expand(1, 4, 6, 6)
+    contrast = torch.full((1, 4, 6, 6), 9.0)  # in air nobody asks
+    contrast[0, 1], contrast[0, 2] = 2.0, 1.0
+    share = brain / brain.sum()
+    found = figures_of(torch.stack([shading, contrast], 1), brain, share)[0]
+    assert 0.4 < found[2].item() < 0.6, "the range of the shading in the brain, softly"
+    assert found[4].item() == pytest.approx(1.5)
+    assert found[5].item() == pytest.approx(0.25), "half of the brain is .5 above the mean"
+    assert found[6].item() == pytest.approx(0.5, abs=1e-3)
 
 
 def test_a_truth_is_what_was_written_on_the_scans_places(data: Path, tmp_path: Path) -> None:
     for scan in read_scans(data)[:6:2]:  # one of each plane
         truth = cached_truth(scan, tmp_path)
         assert truth is not None
-        assert truth.shape == TRUTH_SHAPE
-        brain, grey, white, shading = widened(truth)
+        assert truth.maps.shape == TRUTH_SHAPE
+        assert (truth.plain is not None) is not any(scan.labels)
+        brain, grey, white, shading = widened(truth.maps)
         written = np.moveaxis(np.asanyarray(nib.load(scan.truth_path).dataobj), -1, 0) / TRUTH_STEPS
         assert grey.sum() * PLACE**2 == pytest.approx(written[0].sum(), rel=0.02)
         assert white.sum() * PLACE**2 == pytest.approx(written[1].sum(), rel=0.02)
@@ -192,20 +191,29 @@ def test_a_truth_goes_where_its_scan_goes_and_scans_without_are_known(data: Path
 def test_the_loss_of_a_hand_worked_example() -> None:
     maps = np.zeros(TRUTH_SHAPE, np.float32)
     maps[0], maps[1] = 1.0, 1.0
-    truth = truth_of([maps, None], torch.device("cpu"))
-    drawn = torch.zeros(2, TRUTH_SHAPE[1], dtype=torch.bool)
-    drawn[:, :2] = True
-    said = torch.zeros(4, *TRUTH_SHAPE[2:], MAPS)
-    said[..., 3] = 0.5
-    said.requires_grad_()
-    loss = truth_loss([said, drawn], truth)
-    # cross-entropy: three times log 2; shading: |d| - .05, and air beside the brain counts a tenth
-    assert loss.item() == pytest.approx(3 * np.log(2) + 4 * (0.5 - 0.05) / 1.1, rel=1e-4)
+    truth = truth_of([maps, None], [0.1, 0.2], torch.device("cpu"))
+    looked = torch.zeros(2, TRUTH_SHAPE[1], dtype=torch.bool)
+    looked[:, :6:3] = True
+    there = torch.ones(2, 2, dtype=torch.bool)
+    shares = torch.zeros(4, SHARES, *TRUTH_SHAPE[2:])
+    regions = torch.zeros(2, REGIONS, 2, *(n * PLACE // REGION for n in TRUTH_SHAPE[2:]))
+    regions[:, 0], regions[:, 1] = 0.5, 3.0
+    for each in (shares, regions):
+        each.requires_grad_()
+    loss = truth_loss([shares, regions, there, looked], truth)
+    # cross-entropy: three times log 2; shading: |d| - .05; contrast: |3 - 1| - .15
+    assert loss.item() == pytest.approx(3 * np.log(2) + 4 * (0.5 - 0.05) + 0.3 * (2 - 0.15), rel=1e-4)
     loss.backward()  # type: ignore[no-untyped-call]
-    assert said.grad is not None
-    assert said.grad[:2].abs().sum() > 0
-    assert not said.grad[2:].any(), "a scan without a truth does not contribute"
-    assert truth_loss([said, drawn], Truth(truth.maps, torch.tensor([False, False]))).item() == 0
+    assert shares.grad is not None
+    assert regions.grad is not None
+    assert shares.grad[:2].abs().sum() > 0
+    assert regions.grad[0].abs().sum() > 0
+    assert not shares.grad[2:].any(), "a scan without a truth does not contribute"
+    assert not regions.grad[1].any()
+    untold = truth_of([maps, None], [None, None], torch.device("cpu"))
+    assert truth_loss([shares, regions, there, looked], untold).item() == pytest.approx(loss.item() - 0.3 * 1.85, 1e-4)
+    nobody = Truth(truth.maps, torch.tensor([False, False]), truth.contrast)
+    assert truth_loss([shares, regions, there, looked], nobody).item() == 0
 
 
 def test_encoders_that_draw_nothing_and_data_without_truths_are_refused(
@@ -213,6 +221,8 @@ def test_encoders_that_draw_nothing_and_data_without_truths_are_refused(
 ) -> None:
     with pytest.raises(ValidationError, match="compact-resnet draws no tissues"):
         FitConfig(truth_weight=1)
+    with pytest.raises(ValidationError, match="learns to draw from the truth alone"):
+        FitConfig(encoder="tissue-unet")
     write_lisa_folder(tmp_path / "bare", subjects=6)
     (tmp_path / "c.toml").write_text('encoder = "tissue-unet"\ntruth_weight = 1\nwidth = 2\n')
     command = ["fit", "--data", str(tmp_path / "bare"), "--out", str(tmp_path / "run"), "--artifact", "Contrast"]
@@ -226,7 +236,7 @@ def test_a_few_steps_draw_better(data: Path, tmp_path: Path) -> None:
     truth = cached_truth(scan, tmp_path)
     assert truth is not None
     image = torch.from_numpy(np.asarray(cached_input(scan, tmp_path), np.float32))[None, None, 14:26]
-    maps = truth_of([widened(truth)], torch.device("cpu"))
+    maps = truth_of([widened(truth.maps)], [None], torch.device("cpu"))
     member, losses = Member("tissue-unet", 4).train(), []
     optimizer = torch.optim.Adam(member.parameters(), 0.02)
     for _ in range(30):

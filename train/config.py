@@ -111,6 +111,8 @@ class FitConfig(BaseModel):
             raise ValueError(f"{self.encoder} draws no fields; set field_weight to 0")
         if self.truth_weight and self.encoder != "tissue-unet":
             raise ValueError(f"{self.encoder} draws no tissues; set truth_weight to 0")
+        if self.encoder == "tissue-unet" and not self.truth_weight:
+            raise ValueError("tissue-unet learns to draw from the truth alone; set truth_weight above 0")
         if self.mask_weight and self.measure_weight:
             raise ValueError("mask_weight and measure_weight are two third tasks; set one of them to 0")
         return self

@@ -18,6 +18,7 @@ from qcnode.errors import ConfigError, QcnodeError
 from qcnode.imaging.preprocess import INPUT_SHAPES, PREPROCESSING, network_input, placed
 from qcnode.imaging.volume import volume_from_nifti
 from train.config import FitConfig
+from train.fading import Tissues
 from train.fields import Fields
 
 LABELS = "labels.csv"
@@ -198,7 +199,7 @@ class Inputs:
     masks: Sequence[NDArray[np.uint8] | None] = ()
     measured: Sequence[Mapping[str, float]] = ()
     fields: Sequence[Fields | None] = ()
-    truths: Sequence[NDArray[np.int8] | None] = ()
+    truths: Sequence[Tissues | None] = ()
 
     def of(self, subjects: Iterable[str], *, copies: bool = True) -> Inputs:
         """Only the scans of these subjects. copies: those that were made from other scans among them."""
@@ -224,7 +225,7 @@ def inputs(
     images: Sequence[NDArray[np.float16]],
     masks: Sequence[NDArray[np.uint8] | None] = (),
     measured: Sequence[Mapping[str, float]] = (),
-    truths: Sequence[NDArray[np.int8] | None] = (),
+    truths: Sequence[Tissues | None] = (),
 ) -> Inputs:
     """The scans and their network inputs as arrays."""
     labels = np.array([scan.labels for scan in scans], np.int64).reshape(-1, len(Artifact))

@@ -18,14 +18,15 @@ from qcnode.ensemble.tissue import PLACE
 from train.batching import Batch
 from train.config import FitConfig
 from train.dataset import Inputs
+from train.fading import drawn_anew
 from train.fields import Drawn, Fields, batch_of
 from train.looks import Varied, varied_look
 from train.measures import targets_of
 from train.progress import progress
 from train.redraw import REDRAWN, can_be_redrawn, is_bare, is_redrawn, redraw, redrawable
 from train.severity import OutOfContract
-from train.truth import Truth, truth_of, widened
-from train.variation import Image, drawn
+from train.truth import Truth, brain_of_regions, of_anew, truth_of, widened
+from train.variation import Half, Image, drawn
 
 
 class Masks(NamedTuple):
@@ -127,33 +128,43 @@ def _made(
             masks = _masks([scan.mask for scan in made], images.shape[1:])
         if targets is not None:
             known = targets[batch]
-            known[[scan.is_fresh for scan in made]] = np.nan
+            for slot, scan in enumerate(made):
+                if scan.measured is not None:
+                    known[slot] = targets_of([scan.measured], artifact)[0]
             measures = torch.from_numpy(known).to(device())
         if config.field_weight:
             fields = batch_of([scan.fields for scan in made], device())
         if len(artifacts) == 1 and config.truth_weight:
-            truth = truth_of([scan.truth for scan in made], device())
+            truth = truth_of([scan.truth for scan in made], [_contrast(data, scan) for scan in made], device())
         yield Fed(on_device(images), severities, planes, masks, measures, fields, truth)
 
 
 class _Made(NamedTuple):
-    """One scan of a batch beside its image. is_fresh: its artifact was drawn anew, what was measured is not its own."""
+    """One scan of a batch beside its image. source: the index of the scan that it was made from.
 
+    measured: what is known of an artifact that was drawn anew, in place of what was measured on that scan; else None.
+    """
+
+    source: int
     labels: NDArray[np.int64]
     plane: int
     mask: Image | None = None
     fields: Fields | None = None
     truth: Image | None = None
-    is_fresh: bool = False
+    measured: Mapping[str, float] | None = None
 
 
 class _Making(NamedTuple):
-    """What scans of a batch are made from. bases: the scans on which a member's artifact is drawn."""
+    """What scans of a batch are made from. bases: the scans on which a member's artifact is drawn.
+
+    of_all: at every severity, since what the bases have of it themselves is taken away first.
+    """
 
     data: Inputs
     artifacts: Set[Artifact]
     config: FitConfig
     bases: NDArray[np.int64]
+    of_all: bool = False
 
 
 def _making(data: Inputs, artifacts: Set[Artifact], config: FitConfig) -> _Making:
@@ -161,6 +172,10 @@ def _making(data: Inputs, artifacts: Set[Artifact], config: FitConfig) -> _Makin
     if len(artifacts) == 1 and config.redraw and artifacts <= set(REDRAWN):
         (artifact,) = artifacts
         bases = redrawable(data.labels, artifact, data.measured)
+        known = zip(data.truths, data.measured, strict=True) if data.truths and data.measured else ()
+        plain = [index for index, (its, measured) in enumerate(known) if its and its.plain and measured]
+        if artifact is Artifact.CONTRAST and plain:  # on these it can be lost as well, not shaded only
+            return _Making(data, artifacts, config, np.array(plain), of_all=True)
     return _Making(data, artifacts, config, bases)
 
 
@@ -174,34 +189,49 @@ def _made_into(making: _Making, into: Image, index: int, seed: int) -> _Made:
 
 
 def _drawn_into(making: _Making, into: Image, index: int, generator: np.random.Generator) -> _Made:
-    data, artifacts, config, _ = making
+    data, artifacts, config = making.data, making.artifacts, making.config
     labels, plane = data.labels[index], int(data.planes[index])
     if into.ndim == 1:
         into[:], across = _look(data, index, config, generator)
         fields = data.fields[index] if data.fields and config.field_weight else None
-        return _Made(labels, plane, fields=fields if fields is None or across is None else fields.mirrored(across))
+        fields = fields if fields is None or across is None else fields.mirrored(across)
+        return _Made(index, labels, plane, fields=fields)
+    image: Image | Half | None = None
     mask, truth = None, None
+    measured: Mapping[str, float] | None = None
     if len(artifacts) == 1:
         (artifact,) = artifacts
         index, fresh = _of_severity(making, index, artifact, generator)
-        plane = int(data.planes[index])
+        image, plane = data.images[index], int(data.planes[index])
+        measured = {} if fresh else None
         if data.masks and config.mask_weight and not (fresh and artifact is Artifact.DISTORTION):
             mask = data.masks[index]  # of a scan whose voxels are moved here it would no longer be true
-        if data.truths and config.truth_weight and not (fresh and artifact in (Artifact.DISTORTION, Artifact.CONTRAST)):
-            truth = data.truths[index]
+        tissues = data.truths[index] if data.truths and config.truth_weight else None
+        if tissues and tissues.plain and fresh and making.of_all:
+            brain = brain_of_regions(tissues.maps)
+            anew = drawn_anew(tissues.plain, brain, data.measured[index], fresh.pop(artifact), generator)
+            image, truth, measured = anew.image, of_anew(tissues.maps, anew), anew.measured
+        elif tissues and not (fresh and artifact in (Artifact.DISTORTION, Artifact.CONTRAST)):
+            truth = widened(tissues.maps)
     else:
-        measured = data.measured[index] if data.measured else {}
-        fresh = _fresh_artifacts(labels, measured, artifacts, config, generator)
+        its = data.measured[index] if data.measured else {}
+        fresh = _fresh_artifacts(labels, its, artifacts, config, generator)
         labels = labels.copy()
         for artifact, severity in fresh.items():
             labels[list(Artifact).index(artifact)] = severity
     variation = drawn(artifacts, config, generator)
-    variation.into(into, data.images[index])
+    variation.into(into, data.images[index] if image is None else image)
     for artifact, severity in fresh.items():
         redraw(into, artifact, severity, generator)
     moved = None if mask is None else variation.of_mask(np.asarray(mask, np.float32) / np.float32(255))
-    maps = None if truth is None else variation.of_places(widened(truth), PLACE)
-    return _Made(labels, plane, moved, truth=maps, is_fresh=len(artifacts) == 1 and bool(fresh))
+    maps = None if truth is None else variation.of_places(truth, PLACE)
+    return _Made(index, labels, plane, moved, truth=maps, measured=measured)
+
+
+def _contrast(data: Inputs, made: _Made) -> float | None:
+    """Of grey and white matter, as it was measured or drawn; None where it is not known."""
+    measured = made.measured if made.measured is not None else data.measured[made.source] if data.measured else {}
+    return measured.get("contrast_seen")
 
 
 def _look(data: Inputs, index: int, config: FitConfig, generator: np.random.Generator) -> Varied:
@@ -221,7 +251,8 @@ def _of_severity(
 ) -> tuple[int, dict[Artifact, Severity]]:
     """The scan, or another without the artifact, and the severity at which it is to be drawn on that."""
     severity = Severity(int(making.data.labels[index, list(Artifact).index(artifact)]))
-    if not is_redrawn(artifact, severity) or generator.random() >= making.config.redraw:
+    drawable = making.of_all or is_redrawn(artifact, severity)
+    if not drawable or generator.random() >= making.config.redraw:
         return index, {}
     return int(generator.choice(making.bases)), {artifact: severity}
 

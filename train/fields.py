@@ -121,7 +121,7 @@ def batch_of(fields: Sequence[Fields | None], device: torch.device) -> Drawn:
 def watched(encoder: nn.Module) -> Iterator[list[Tensor]]:
     """While the encoder runs: the list to which it adds what it drew; encoders that draw nothing add nothing.
 
-    That is fields and pose, or the tissues' maps (slice, row, column, MAPS) and which slices of each scan they are of.
+    That is fields and pose, or what passes `TissueUNet.laid`.
     """
     said: list[Tensor] = []
     hooks: list[RemovableHandle] = []

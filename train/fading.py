@@ -1,0 +1,140 @@
+"""Contrast drawn anew on a scan whose tissues and shading are known, so that no epoch sees the same ones twice.
+
+Its own shading is divided out, grey and white matter are drawn together, another shading is laid on it. All that
+changes its noise as well, which would give it away: so noise is added until it is even again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch.nn import functional as F
+
+from qcnode.artifacts import Artifact, Severity
+from qcnode.ensemble.tissue import REGION
+from qcnode.imaging.preprocess import INTENSITY_RANGE
+from train import physics, shading
+from train.draws import SHADING_SHARES
+from train.severity import CONTRAST_LEFT, SHADING_RATIO, Interval
+
+Image = NDArray[np.float32]
+_KEPT = (0.88, 1.0)  # of the contrast where none is lost
+_FAINTEST, _FAINT, _LOUD = 0.0, 0.06, 0.13  # standard deviations of the noise, relative to the brain's mean
+_LOUD_SHARE = 0.25
+# Motion and bands are of the scan as it was; noise is only made stronger.
+_SPOILING = (Artifact.NOISE, Artifact.MOTION, Artifact.BANDING, Artifact.CONTRAST)
+_SEEN = (slice(None, None, 2), slice(None, None, 4), slice(None, None, 4))  # tells how bright the foreground is
+
+
+class Plain(NamedTuple):
+    """A network input without its shading. image, tissue: (slice, row, column); tissue: share of grey and white matter.
+
+    figures: (4,), what `_figures` says of it.
+    """
+
+    image: NDArray[np.float16]
+    tissue: NDArray[np.float16]
+    figures: NDArray[np.float32]
+
+
+class Tissues(NamedTuple):
+    """Of one scan, mapped from the cache. maps: as `train.truth.widened` reads them.
+
+    plain: where Contrast can be drawn anew on the scan.
+    """
+
+    maps: NDArray[np.int8]
+    plain: Plain | None
+
+
+class Anew(NamedTuple):
+    """image: (slice, row, column). shading: its logarithm by regions, (slice, …). measured: as `simulate` names it."""
+
+    image: Image
+    shading: Image
+    measured: dict[str, float]
+
+
+def can_be_plain(labels: NDArray[np.int64]) -> bool:
+    """Whether a scan of these severities (artifact,) shows nothing that another contrast would make untrue."""
+    return not any(labels[list(Artifact).index(artifact)] for artifact in _SPOILING)
+
+
+def plain_of(image: Image, maps: Image) -> Plain:
+    """The network input without its shading, by what it was made with.
+
+    maps: brain, grey and white matter's shares, and the logarithm of the shading, of each voxel.
+    """
+    brain, grey, white, its_shading = maps
+    bare = image / np.exp(its_shading)
+    return Plain(bare.astype(np.float16), (grey + white).astype(np.float16), _figures(bare, brain, grey, white))
+
+
+def _figures(image: Image, brain: Image, grey: Image, white: Image) -> NDArray[np.float32]:
+    """The mean of grey and white matter; what of their contrast an excess over it has; the brain's mean."""
+    tissue = grey + white
+    mean = float((image * tissue).sum() / tissue.sum())
+    share = physics.contrast(tissue * (image - mean), grey, white) / physics.contrast(image, grey, white)
+    return np.array([mean, share, image[brain > 0.5].mean()], np.float32)
+
+
+def drawn_anew(
+    plain: Plain,
+    brain: Image,
+    measured: Mapping[str, float],
+    severity: Severity,
+    generator: np.random.Generator,
+) -> Anew:
+    """The scan with Contrast drawn at this severity, as `train.draws` does: faded or shaded.
+
+    brain: its share of each region (slice, …). measured: on the scan as it was.
+    """
+    mean, share, of_brain = (float(figure) for figure in plain.figures)
+    fades = generator.random() < 0.5
+    left = _inside(CONTRAST_LEFT[severity], generator) if fades and severity else float(generator.uniform(*_KEPT))
+    ratio = _inside(SHADING_RATIO[Severity.NONE if fades else severity], generator)
+    kind = generator.choice(list(SHADING_SHARES), p=list(SHADING_SHARES.values()))
+    field = physics.shading(shading.drawn(kind, brain, generator), brain, ratio)
+
+    bare = plain.image.astype(np.float32)
+    # What `physics.faded` leaves of an excess over the mean, at every voxel.
+    kept = 1 - np.float32((1 - left / measured["contrast_left"]) / share) * plain.tissue.astype(np.float32)
+    shaded = _of_regions(field)
+    image = np.maximum(mean + kept * (bare - mean), 0)
+    noise = np.float32(measured["noise_sigma"] * of_brain) * np.maximum(kept, 0) * shaded
+    image = _with_noise(image * shaded, noise, of_brain, generator)
+    image[bare == 0] = 0  # beyond the field of view
+    foreground = bare[_SEEN] > 0.5
+    image *= np.float32(bare[_SEEN][foreground].mean() / max(image[_SEEN][foreground].mean(), 1e-3))
+    clean = abs(measured["clean_contrast"])
+    return Anew(
+        np.clip(image, *INTENSITY_RANGE),
+        np.log(field),
+        {"contrast_seen": clean * left, "shading_ratio": ratio},
+    )
+
+
+def _with_noise(image: Image, its: Image, brain: float, generator: np.random.Generator) -> Image:
+    """The magnitude of the image with noise beside its own, so that there is as much everywhere, or a little more."""
+    loudest = float(np.quantile(its[_SEEN], 0.99))
+    low, high = (_FAINT, _LOUD) if generator.random() < _LOUD_SHARE else (_FAINTEST, _FAINT)
+    wanted = max(loudest, brain * float(generator.uniform(low, high)))
+    added = np.sqrt(np.maximum(np.float32(wanted**2) - its**2, 0))
+    seeded = torch.Generator().manual_seed(int(generator.integers(2**62)))
+    real, imaginary = torch.randn((2, *image.shape), generator=seeded).numpy()
+    return np.asarray(np.hypot(image + added * real, added * imaginary), np.float32)
+
+
+def _of_regions(field: Image) -> Image:
+    """(slice, row, column) of regions → of voxels, between the regions' centres linearly."""
+    regions = torch.from_numpy(np.ascontiguousarray(field, np.float32))[:, None]
+    voxels: Image = F.interpolate(regions, scale_factor=REGION, mode="bilinear", align_corners=False)[:, 0].numpy()
+    return voxels
+
+
+def _inside(interval: Interval, generator: np.random.Generator) -> float:
+    return float(generator.uniform(interval.low, interval.high))
