@@ -202,7 +202,7 @@ def test_the_loss_of_a_hand_worked_example() -> None:
         each.requires_grad_()
     loss = truth_loss([shares, regions, there, looked], truth)
     # cross-entropy: three times log 2; shading: |d| - .05; contrast: |3 - 1| - .15
-    assert loss.item() == pytest.approx(3 * np.log(2) + 4 * (0.5 - 0.05) + 0.3 * (2 - 0.15), rel=1e-4)
+    assert loss.item() == pytest.approx(3 * np.log(2) + 4 * (0.5 - 0.05) + 0.5 * (2 - 0.15), rel=1e-4)
     loss.backward()  # type: ignore[no-untyped-call]
     assert shares.grad is not None
     assert regions.grad is not None
@@ -211,7 +211,7 @@ def test_the_loss_of_a_hand_worked_example() -> None:
     assert not shares.grad[2:].any(), "a scan without a truth does not contribute"
     assert not regions.grad[1].any()
     untold = truth_of([maps, None], [None, None], torch.device("cpu"))
-    assert truth_loss([shares, regions, there, looked], untold).item() == pytest.approx(loss.item() - 0.3 * 1.85, 1e-4)
+    assert truth_loss([shares, regions, there, looked], untold).item() == pytest.approx(loss.item() - 0.5 * 1.85, 1e-4)
     nobody = Truth(truth.maps, torch.tensor([False, False]), truth.contrast)
     assert truth_loss([shares, regions, there, looked], nobody).item() == 0
 

@@ -33,7 +33,7 @@ _UNITS = np.array([127, 127, 127, 50], np.float32)[:, None, None, None]  # in th
 _BENT_FROM = 0.1  # of the logarithm of the shading: the loss is a square below, straight above
 _CONTRAST_BENT_FROM = 0.3  # in CONTRAST_UNIT
 _AROUND = 0.1  # what a place outside the brain counts, beside one inside
-_SHADING_WEIGHT, _CONTRAST_WEIGHT = 4.0, 0.3  # beside the shares
+_SHADING_WEIGHT, _CONTRAST_WEIGHT = 4.0, 0.5  # beside the shares
 
 
 class Truth(NamedTuple):
