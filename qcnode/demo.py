@@ -46,20 +46,22 @@ def running(
 ) -> Iterator[tuple[Node, list[Shown]]]:
     """A node in `folder` that has graded and reported the synthetic series; it runs until the context ends.
 
-    Raises KeyboardInterrupt, between two looks at the ledger, once `signalled` is set: raised at any line it could
-    leave a transaction half done, and the node could not end.
+    Raises KeyboardInterrupt between two steps once `signalled` is set: raised at any line it could leave a transaction
+    half done, and the node could not end.
     """
     with archive(folder / "archive") as port:
         node = Node(settings(folder, port))
         node.start()
         try:
             tell(f"node started: AE {node.settings.dicom.ae_title}, port {node.listener.port}, page {node.web.url}")
-            made = synthetic_series()
-            for name, instance in made:
+            made = []
+            for name, instance in synthetic_series():
+                _heed(signalled)
                 send(node, instance)
                 tell(f"sent {name} over a DICOM association (Enhanced MR, {len(instance) / 1e6:.1f} MB)")
+                made.append(name)
             series = wait_for(node, len(made), tell, signalled)
-            yield node, [_shown(name, one, folder) for (name, _), one in zip(made, series, strict=True)]
+            yield node, [_shown(name, one, folder) for name, one in zip(made, series, strict=True)]
         finally:
             node.stop()
 
@@ -94,15 +96,13 @@ def settings(folder: Path, archive_port: int) -> Settings:
     )
 
 
-def synthetic_series(seed: int = 64) -> list[tuple[str, bytes]]:
-    """What each series is made as, and its one Enhanced MR object."""
+def synthetic_series(seed: int = 64) -> Iterator[tuple[str, bytes]]:
+    """What each series is made as, and its one Enhanced MR object, made when it is asked for."""
     heads = {"a clean scan": phantom.head, "a scan with severe motion": phantom.moved_head}
-    made = []
     for number, (name, head) in enumerate(heads.items()):
         generator = np.random.default_rng(seed + number)
         dataset = swoop_series(head(generator, Plane.AXIAL), patient_id=f"DEMO-{number + 1}", generator=generator)
-        made.append((name, to_bytes(dataset)))
-    return made
+        yield name, to_bytes(dataset)
 
 
 def send(node: Node, instance: bytes) -> None:
@@ -126,11 +126,16 @@ def wait_for(node: Node, count: int, tell: Callable[[str], None], signalled: thr
                 tell(f"series …{one.series_instance_uid[-8:]} is {one.state.value}")
         if len(series) == count and all(map(_is_finished, series)):
             return series
-        if signalled.wait(0.1):
-            raise KeyboardInterrupt
+        _heed(signalled)
+        time.sleep(0.1)
     raise TransientError(
         f"The demo's series were not graded within {DEADLINE_SECONDS:.0f} s; run it again with --debug."
     )
+
+
+def _heed(signalled: threading.Event) -> None:
+    if signalled.is_set():
+        raise KeyboardInterrupt
 
 
 def _shown(name: str, series: Series, folder: Path) -> Shown:
