@@ -22,8 +22,8 @@ from train.draws import SHADING_SHARES
 from train.severity import CONTRAST_LEFT, SHADING_RATIO, Interval
 
 Image = NDArray[np.float32]
-_KEPT = (0.88, 1.0)  # of the contrast where none is lost
-_FAINTEST, _FAINT, _LOUD = 0.0, 0.06, 0.13  # standard deviations of the noise, relative to the brain's mean
+_KEPT = Interval(0.88, 1.0)  # of the contrast where none is lost
+_FAINT, _LOUD = Interval(0.0, 0.06), Interval(0.06, 0.13)  # deviations of the noise, relative to the brain's mean
 _LOUD_SHARE = 0.25
 # Motion and bands are of the scan as it was; noise is only made stronger.
 _SPOILING = (Artifact.NOISE, Artifact.MOTION, Artifact.BANDING, Artifact.CONTRAST)
@@ -33,7 +33,7 @@ _SEEN = (slice(None, None, 2), slice(None, None, 4), slice(None, None, 4))  # te
 class Plain(NamedTuple):
     """A network input without its shading. image, tissue: (slice, row, column); tissue: share of grey and white matter.
 
-    figures: (4,), what `_figures` says of it.
+    figures: (3,), what `_figures` says of it.
     """
 
     image: NDArray[np.float16]
@@ -95,8 +95,8 @@ def drawn_anew(
     """
     mean, share, of_brain = (float(figure) for figure in plain.figures)
     fades = generator.random() < 0.5
-    left = _inside(CONTRAST_LEFT[severity], generator) if fades and severity else float(generator.uniform(*_KEPT))
-    ratio = _inside(SHADING_RATIO[Severity.NONE if fades else severity], generator)
+    left = (CONTRAST_LEFT[severity] if fades and severity else _KEPT).drawn(generator)
+    ratio = SHADING_RATIO[Severity.NONE if fades else severity].drawn(generator)
     kind = generator.choice(list(SHADING_SHARES), p=list(SHADING_SHARES.values()))
     field = physics.shading(shading.drawn(kind, brain, generator), brain, ratio)
 
@@ -121,8 +121,8 @@ def drawn_anew(
 def _with_noise(image: Image, its: Image, brain: float, generator: np.random.Generator) -> Image:
     """The magnitude of the image with noise beside its own, so that there is as much everywhere, or a little more."""
     loudest = float(np.quantile(its[_SEEN], 0.99))
-    low, high = (_FAINT, _LOUD) if generator.random() < _LOUD_SHARE else (_FAINTEST, _FAINT)
-    wanted = max(loudest, brain * float(generator.uniform(low, high)))
+    level = _LOUD if generator.random() < _LOUD_SHARE else _FAINT
+    wanted = max(loudest, brain * level.drawn(generator))
     added = np.sqrt(np.maximum(np.float32(wanted**2) - its**2, 0))
     seeded = torch.Generator().manual_seed(int(generator.integers(2**62)))
     real, imaginary = torch.randn((2, *image.shape), generator=seeded).numpy()
@@ -134,7 +134,3 @@ def _of_regions(field: Image) -> Image:
     regions = torch.from_numpy(np.ascontiguousarray(field, np.float32))[:, None]
     voxels: Image = F.interpolate(regions, scale_factor=REGION, mode="bilinear", align_corners=False)[:, 0].numpy()
     return voxels
-
-
-def _inside(interval: Interval, generator: np.random.Generator) -> float:
-    return float(generator.uniform(interval.low, interval.high))

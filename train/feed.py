@@ -196,7 +196,7 @@ def _drawn_into(making: _Making, into: Image, index: int, generator: np.random.G
         fields = data.fields[index] if data.fields and config.field_weight else None
         fields = fields if fields is None or across is None else fields.mirrored(across)
         return _Made(index, labels, plane, fields=fields)
-    image: Image | Half | None = None
+    image: Image | Half
     mask, truth = None, None
     measured: Mapping[str, float] | None = None
     if len(artifacts) == 1:
@@ -214,13 +214,14 @@ def _drawn_into(making: _Making, into: Image, index: int, generator: np.random.G
         elif tissues and not (fresh and artifact in (Artifact.DISTORTION, Artifact.CONTRAST)):
             truth = widened(tissues.maps)
     else:
+        image = data.images[index]
         its = data.measured[index] if data.measured else {}
         fresh = _fresh_artifacts(labels, its, artifacts, config, generator)
         labels = labels.copy()
         for artifact, severity in fresh.items():
             labels[list(Artifact).index(artifact)] = severity
     variation = drawn(artifacts, config, generator)
-    variation.into(into, data.images[index] if image is None else image)
+    variation.into(into, image)
     for artifact, severity in fresh.items():
         redraw(into, artifact, severity, generator)
     moved = None if mask is None else variation.of_mask(np.asarray(mask, np.float32) / np.float32(255))
@@ -230,8 +231,9 @@ def _drawn_into(making: _Making, into: Image, index: int, generator: np.random.G
 
 def _contrast(data: Inputs, made: _Made) -> float | None:
     """Of grey and white matter, as it was measured or drawn; None where it is not known."""
-    measured = made.measured if made.measured is not None else data.measured[made.source] if data.measured else {}
-    return measured.get("contrast_seen")
+    if made.measured is not None:
+        return made.measured.get("contrast_seen")
+    return data.measured[made.source].get("contrast_seen") if data.measured else None
 
 
 def _look(data: Inputs, index: int, config: FitConfig, generator: np.random.Generator) -> Varied:

@@ -18,7 +18,7 @@ from torch.nn import functional as F
 from qcnode.artifacts import Artifact, Severity
 from train import deformation, draws, motion, physics, shading
 from train.draws import Triple
-from train.severity import BAND_DEPTH, SHADING_RATIO, Interval, OutOfContract
+from train.severity import BAND_DEPTH, SHADING_RATIO, OutOfContract
 from train.variation import Half, Image, widened
 
 # In the order of the physics. Interpolation would smooth noise, shading would change a line's height, and lines do not
@@ -97,11 +97,11 @@ def redraw(image: Image, artifact: Artifact, severity: Severity, generator: np.r
     """
     box = _field_of_view(image)
     if artifact is Artifact.BANDING:
-        seen, depth = image[box], _inside(BAND_DEPTH[severity], generator)
+        seen, depth = image[box], BAND_DEPTH[severity].drawn(generator)
         for slices, field in _banding(*_seen_bands(seen, generator), depth, seen):
             seen[slices] *= field
     elif artifact is Artifact.CONTRAST:
-        ratio = _inside(SHADING_RATIO[severity], generator)
+        ratio = SHADING_RATIO[severity].drawn(generator)
         if severity:
             pattern = shading.smooth(image[box].shape, generator.standard_normal((3, 4, 4)))
             image[box] *= physics.shading(pattern, _head(image)[box], ratio)
@@ -225,7 +225,3 @@ def _field_of_view(image: Image) -> tuple[slice, ...]:
         seen = image[tuple(slice(None, None, 1 if a == axis else step) for a, step in enumerate(_SEEN))]
         extents.append(np.flatnonzero(seen.max(axis=others) > 0))
     return tuple(slice(int(e[0]), int(e[-1]) + 1) for e in extents)
-
-
-def _inside(interval: Interval, generator: np.random.Generator) -> float:
-    return float(generator.uniform(interval.low, interval.high))

@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
+import numpy as np
+
 from qcnode.artifacts import Artifact, Severity
 from qcnode.errors import PermanentError
 
@@ -27,6 +29,10 @@ class Interval(NamedTuple):
 
     def __contains__(self, value: object) -> bool:
         return isinstance(value, float | int) and self.low - 1e-6 <= value <= self.high + 1e-6
+
+    def drawn(self, generator: np.random.Generator) -> float:
+        """A value of it, each as likely."""
+        return float(generator.uniform(self.low, self.high))
 
 
 NOISE_SIGMA = (Interval(0.0, 0.05), Interval(0.09, 0.13), Interval(0.18, 0.30))

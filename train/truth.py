@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import cache as once
 from pathlib import Path
 from typing import NamedTuple
 
@@ -18,20 +19,22 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from qcnode.artifacts import Artifact
-from qcnode.ensemble.tissue import CONTRAST_UNIT, PLACE, REGION, SHARES
+from qcnode.ensemble.tissue import PLACE, REGION, SHARES
 from qcnode.errors import ConfigError
 from qcnode.imaging.preprocess import INPUT_SHAPE, placed
 from qcnode.imaging.volume import Volume, volume_from_nifti
 from train.config import FitConfig
 from train.dataset import Scan, cached, cached_input
 from train.fading import Anew, Plain, Tissues, can_be_plain, plain_of
+from train.measures import MEASURES
 from train.simulate import TRUTH_STEPS
 
 MAPS = SHARES + 1  # shares, then the logarithm of the shading
 TRUTH_SHAPE = (MAPS, INPUT_SHAPE[0], INPUT_SHAPE[1] // PLACE, INPUT_SHAPE[2] // PLACE)
 _UNITS = np.array([127, 127, 127, 50], np.float32)[:, None, None, None]  # in the cache, of a share and of a logarithm
 _BENT_FROM = 0.1  # of the logarithm of the shading: the loss is a square below, straight above
-_CONTRAST_BENT_FROM = 0.3  # in CONTRAST_UNIT
+_CONTRAST_UNIT = MEASURES[Artifact.CONTRAST]["contrast_seen"]
+_CONTRAST_BENT_FROM = 0.3  # units
 _AROUND = 0.1  # what a place outside the brain counts, beside one inside
 _SHADING_WEIGHT, _CONTRAST_WEIGHT = 4.0, 0.5  # beside the shares
 
@@ -39,7 +42,7 @@ _SHADING_WEIGHT, _CONTRAST_WEIGHT = 4.0, 0.5  # beside the shares
 class Truth(NamedTuple):
     """Of a batch. maps: (batch, MAPS, slice, row, column) of places, shares as such; known: (batch,), who has any.
 
-    contrast: (batch,), of grey and white matter, in CONTRAST_UNIT; not a number where it is not known.
+    contrast: (batch,), of grey and white matter, in the unit of `train.measures`; not a number where it is not known.
     """
 
     maps: Tensor
@@ -55,6 +58,7 @@ def cached_truth(scan: Scan, cache: Path) -> Tissues | None:
     if not scan.truth_path.is_file():
         return None
 
+    @once
     def voxels() -> NDArray[np.float32]:
         mask = volume_from_nifti(scan.mask_path)
         maps = [(mask.array != 0).astype(np.float32), *_maps_of(scan.truth_path, mask)]
@@ -64,18 +68,17 @@ def cached_truth(scan: Scan, cache: Path) -> Tissues | None:
         steps: NDArray[np.int8] = np.rint(_means(voxels(), PLACE) * _UNITS).clip(-127, 127).astype(np.int8)
         return steps
 
-    def plain() -> NDArray[np.float16]:
-        made = plain_of(np.asarray(cached_input(scan, cache), np.float32), voxels())
-        return np.stack([made.image, made.tissue])
-
-    def figures() -> NDArray[np.float32]:
-        return plain_of(np.asarray(cached_input(scan, cache), np.float32), voxels()).figures
+    @once
+    def plain() -> Plain:
+        return plain_of(np.asarray(cached_input(scan, cache), np.float32), voxels())
 
     maps: NDArray[np.int8] = cached(scan.truth_path, cache, "truth-1", places, TRUTH_SHAPE)
     if not can_be_plain(np.array(scan.labels)):
         return Tissues(maps, None)
-    image, tissue = cached(scan.truth_path, cache, "plain-1", plain, (2, *INPUT_SHAPE))
-    its = cached(scan.truth_path, cache, "plain-figures-1", figures, (3,))
+    image, tissue = cached(
+        scan.truth_path, cache, "plain-1", lambda: np.stack([plain().image, plain().tissue]), (2, *INPUT_SHAPE)
+    )
+    its = cached(scan.truth_path, cache, "plain-figures-1", lambda: plain().figures, (3,))
     return Tissues(maps, Plain(image, tissue, its))
 
 
@@ -112,7 +115,7 @@ def truth_of(
         if its is not None:
             maps[slot] = its
     known = torch.tensor([its is not None for its in truths], device=device)
-    contrast = torch.tensor([np.nan if its is None else its / CONTRAST_UNIT for its in contrasts], device=device)
+    contrast = torch.tensor([np.nan if its is None else its / _CONTRAST_UNIT for its in contrasts], device=device)
     return Truth(torch.from_numpy(maps).to(device), known, contrast.float())
 
 

@@ -17,7 +17,6 @@ SHARES = 3  # maps of places, as logits: shares of brain, of grey and of white m
 PLACE = 2  # voxels of a slice that a place spans each way: about 3.2 mm
 REGIONS = 2  # maps of regions: the logarithm of the shading, and the contrast of grey and white matter
 REGION = 8  # voxels of a slice that a region spans each way: about 12.8 mm
-CONTRAST_UNIT = 0.1  # of the second map, as `train.measures` has it: the brain's mean is 1
 _APART = 3  # slices, so that a stack of those that are looked at is about as coarse along as within
 _BRIGHTEST = 3.5  # means of the foreground
 _FLOOR = 0.05  # added before a logarithm
@@ -89,7 +88,7 @@ class TissueUNet(nn.Module):
         halves = F.max_pool3d(torch.cat([across, regions.to(across.dtype)], 1), (1, 2, 2))
         deep = (self.deep(halves) * inside).float()
         count = inside.sum(2, keepdim=True).clamp_min(1)
-        figures += [((deep / count).sum(2).mean((2, 3))), deep.amax((2, 3, 4))]
+        figures += [(deep / count).sum(2).mean((2, 3)), deep.amax((2, 3, 4))]
         with torch.autocast(scans.device.type, enabled=False):
             mixed: Tensor = self.mix(torch.cat(figures, 1))
             return mixed
@@ -98,7 +97,8 @@ class TissueUNet(nn.Module):
 def figures_of(regions: Tensor, brain: Tensor, share: Tensor) -> Tensor:
     """Figures (batch, _FIGURES) of maps of regions (batch, REGIONS, slice, row, column).
 
-    How uneven the shading is, and the contrast: over the brain, of its best half, and how much it differs.
+    How uneven the shading is, and the contrast: its mean over the brain, how far above that it lies where it is more
+    (the mean over the brain), and how much it differs.
     brain: (batch, slice, row, column), its share of each region; share: that of the brain which lies there.
     """
     shading, contrast = regions.unbind(1)
