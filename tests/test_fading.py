@@ -9,13 +9,15 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 from scipy import ndimage
+from torch.nn import functional as F
 
 from qcnode.artifacts import Artifact, Plane, Severity
+from qcnode.ensemble.regions import PLACE, REGION
 from qcnode.imaging.preprocess import INPUT_SHAPE
 from train import physics
 from train.config import FitConfig
 from train.dataset import Scan, inputs
-from train.fading import Plain, Tissues, can_be_plain, drawn_anew, plain_of
+from train.fading import Anew, Plain, Tissues, can_be_plain, drawn_anew, plain_of
 from train.feed import fed
 from train.severity import CONTRAST_LEFT, SHADING_RATIO, Interval
 from train.truth import brain_of_regions, widened
@@ -96,6 +98,18 @@ def test_the_same_draw_is_the_same_and_the_scan_stays() -> None:
     assert first.measured == second.measured
 
 
+def test_every_third_slice_is_as_it_is_among_all() -> None:
+    def drawn(first: int | None) -> Anew:
+        return drawn_anew(PLAIN, REGIONS, MEASURED, Severity.SEVERE, np.random.default_rng(8), first)
+
+    whole, some = drawn(None), drawn(1)
+    np.testing.assert_allclose(some.shading[:-1], whole.shading[1::3], rtol=1e-5)
+    assert some.image.shape == (14, *INPUT_SHAPE[1:])
+    assert some.measured == whole.measured
+    for its, of_all in zip(some.image[:-1], whole.image[1::3], strict=True):
+        assert abs(its.mean() - of_all.mean()) <= 0.05 * of_all.mean(), "but for another draw of noise"
+
+
 def test_scans_on_which_it_would_not_be_true_are_left_alone() -> None:
     none = np.zeros(len(Artifact), np.int64)
     assert can_be_plain(none)
@@ -124,17 +138,18 @@ def test_a_batch_has_the_truth_and_the_measures_of_what_was_drawn() -> None:
         assert batch.truth is not None
         assert batch.measures is not None
         assert batch.truth.known.all(), "all three are drawn on the first"
-        np.testing.assert_allclose(batch.truth.contrast, batch.measures[:, 0], rtol=1e-5)
-        for maps_of_one, ratio in zip(batch.truth.maps, batch.measures[:, 1], strict=True):
-            brain, shading = maps_of_one[0] > 0.9, maps_of_one[3]
+        its_contrast = batch.truth.regions[:, 1].amax((1, 2, 3))
+        np.testing.assert_allclose(its_contrast, batch.measures[:, 0], rtol=1e-5)
+        for places, regions, ratio in zip(batch.truth.shares, batch.truth.regions, batch.measures[:, 1], strict=True):
+            brain, shading = F.avg_pool2d(places[0], REGION // PLACE) > 0.9, regions[0]
             said = float(shading[brain].max() - shading[brain].min())
-            assert said == pytest.approx(np.log(float(ratio)), abs=0.12)
-        contrasts += batch.truth.contrast.tolist()
+            assert 0.75 < said / np.log(float(ratio)) < 1.02, "of means over regions"
+        contrasts += its_contrast.tolist()
     assert len(set(contrasts)) == 9, "each is another draw"
     untold = replace(data, measured=[{}] * 3)
     for batch in fed(untold, batches, frozenset({Artifact.CONTRAST}), config, np.random.default_rng(1), "test"):
         assert batch.truth is not None
-        assert batch.truth.contrast[0].isnan(), "of a scan without a record nothing is known"
+        assert batch.truth.regions[0, 1].isnan().all(), "of a scan without a record nothing is known"
 
 
 def test_the_brain_of_regions_is_the_mean_of_its_places() -> None:

@@ -17,8 +17,10 @@ from safetensors.torch import load_file
 from torch.nn import functional as F
 
 from qcnode.artifacts import Artifact, Plane
+from qcnode.ensemble.bend import BendUNet
 from qcnode.ensemble.model import Member
-from qcnode.ensemble.tissue import PLACE, REGION, REGIONS, SHARES, TissueUNet, figures_of
+from qcnode.ensemble.regions import APART, PLACE, SHARES, RegionUNet, every_third
+from qcnode.ensemble.tissue import TissueUNet
 from qcnode.errors import ConfigError
 from train.__main__ import main
 from train.config import FitConfig
@@ -26,7 +28,17 @@ from train.dataset import Scan, cached_input, inputs, read_scans
 from train.feed import fed
 from train.fields import watched
 from train.simulate import TRUTH_STEPS
-from train.truth import TRUTH_SHAPE, Truth, cached_truth, cached_truths, truth_loss, truth_of, widened
+from train.truth import (
+    TRUTH_SHAPE,
+    Truth,
+    bend_maps,
+    cached_truth,
+    cached_truths,
+    contrast_maps,
+    truth_loss,
+    truth_of,
+    widened,
+)
 from train.variation import Variation
 
 CONTRAST = frozenset({Artifact.CONTRAST})
@@ -54,23 +66,24 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.fixture
-def encoder() -> TissueUNet:
+@pytest.fixture(params=[TissueUNet, BendUNet])
+def encoder(request: pytest.FixtureRequest) -> RegionUNet:
     torch.manual_seed(0)
     torch.set_num_threads(1)
-    return TissueUNet(4).eval()
+    built: RegionUNet = request.param(4).eval()
+    return built
 
 
-def test_slices_of_padding_change_nothing(encoder: TissueUNet) -> None:
+def test_slices_of_padding_change_nothing(encoder: RegionUNet) -> None:
     scans = torch.rand(2, 1, 9, 32, 48)
     with torch.no_grad():
         features = encoder(scans)
         padded = encoder(F.pad(scans, (0, 0, 0, 0, 4, 2)))
-    assert features.shape == (2, TissueUNet.MIXED)
+    assert features.shape == (2, RegionUNet.MIXED)
     torch.testing.assert_close(features, padded, atol=1e-3, rtol=1e-3)
 
 
-def test_a_scan_is_drawn_alone_as_it_is_among_others(encoder: TissueUNet) -> None:
+def test_a_scan_is_drawn_alone_as_it_is_among_others(encoder: RegionUNet) -> None:
     scans = torch.rand(3, 1, 8, 32, 32)
     scans[1, :, :3] = 0  # of fewer slices
     with torch.no_grad():
@@ -79,26 +92,53 @@ def test_a_scan_is_drawn_alone_as_it_is_among_others(encoder: TissueUNet) -> Non
     torch.testing.assert_close(together, alone, atol=1e-3, rtol=1e-3)
 
 
-def test_training_looks_at_every_third_slice_and_else_all_are_seen(encoder: TissueUNet) -> None:
+def test_training_is_given_every_third_slice_and_else_all_are_seen(encoder: RegionUNet) -> None:
     scans = torch.rand(1, 1, 12, 32, 32)
     with watched(encoder) as said, torch.no_grad():
+        encoder.is_given_one = True
+        encoder.train()(scans[:, :, ::APART])
+        encoder.is_given_one = False
         encoder.train()(scans)
-    shares, regions, there, looked = said
+    shares, regions, there = said[:3]
+    assert [its.shape for its in said[3:]] == [its.shape for its in said[:3]]
     assert shares.shape == (4, SHARES, 16, 16)
-    assert regions.shape == (1, REGIONS, 4, 4, 4)
+    assert regions.shape == (1, encoder.REGIONS, 4, 4, 4)
     assert there.all()
-    assert np.diff(looked[0].nonzero()[:, 0]).tolist() == [3, 3, 3]
     with watched(encoder) as said, torch.no_grad():
-        encoder.eval()(scans)
+        whole = encoder.eval()(scans)
         assert encoder(torch.zeros(1, 1, 12, 32, 32)).isfinite().all(), "no slice at all is not refused here"
-    seen = torch.stack(said[3:12:4]).sum(0)
-    assert seen.tolist() == [[1] * 12]
+        stacks = [encoder._looked(scans[:, 0, first::APART], torch.ones(1, 4, dtype=bool)) for first in range(APART)]
+    assert len(said) == 3 * 9
+    torch.testing.assert_close(whole, torch.stack(stacks).mean(0))
 
 
-def test_heads_do_not_bend_what_is_drawn(encoder: TissueUNet) -> None:
+def test_every_third_slice_is_as_many_wherever_it_begins() -> None:
+    maps = np.arange(1, 11.0)[:, None, None] * np.ones((10, 2, 2))
+    assert [every_third(maps, first)[:, 0, 0].tolist() for first in range(3)] == [
+        [1, 4, 7, 10],
+        [2, 5, 8, 0],
+        [3, 6, 9, 0],
+    ]
+    assert every_third(maps[None], 1).shape == (1, 4, 2, 2)
+
+
+def test_heads_do_not_bend_what_is_drawn(encoder: RegionUNet) -> None:
     encoder.train()(torch.rand(2, 1, 9, 32, 32)).square().sum().backward()
     learned = {name.split(".")[0] for name, weight in encoder.named_parameters() if weight.grad is not None}
     assert learned == {"deep", "mix"}
+
+
+def test_figures_of_a_bend_are_its_lengths_in_the_brain() -> None:
+    brain = torch.zeros(1, 4, 6, 6)
+    brain[:, 1:3, 1:5, 1:5] = 1
+    regions = torch.full((1, BendUNet.REGIONS, 4, 6, 6), 50.0)  # in air nobody asks
+    of_one = torch.tensor([2.0, 1.5, 0, 3, 4, 0, 0, 0, 2, 0, 0])
+    regions[:, :, 1, 1:5, 1:5], regions[:, :, 2, 1:5, 1:5] = of_one[:, None, None], 0
+    means, spreads, largest = BendUNet(2).figures_of(regions, brain, brain / brain.sum())[0].split(4)
+    lengths = torch.tensor([2.0, 1.5, 5.0, 8**0.5])
+    torch.testing.assert_close(means, lengths / 2, atol=0.01, rtol=0)
+    torch.testing.assert_close(spreads, lengths / 2, atol=0.01, rtol=0)
+    torch.testing.assert_close(largest, lengths - np.log(2) / 3, atol=0.01, rtol=0)
 
 
 def test_figures_are_right_where_the_drawing_is() -> None:
@@ -108,7 +148,7 @@ def test_figures_are_right_where_the_drawing_is() -> None:
     contrast = torch.full((1, 4, 6, 6), 9.0)  # in air nobody asks
     contrast[0, 1], contrast[0, 2] = 2.0, 1.0
     share = brain / brain.sum()
-    found = figures_of(torch.stack([shading, contrast], 1), brain, share)[0]
+    found = TissueUNet(2).figures_of(torch.stack([shading, contrast], 1), brain, share)[0]
     assert 0.4 < found[2].item() < 0.6, "the range of the shading in the brain, softly"
     assert found[4].item() == pytest.approx(1.5)
     assert found[5].item() == pytest.approx(0.25), "half of the brain is .5 above the mean"
@@ -170,17 +210,22 @@ def test_places_move_as_their_voxels_do(variation: Variation) -> None:
     np.testing.assert_allclose(moved[inside], expected[inside], atol=0.03 if variation.turn else 1e-6)
 
 
-def test_a_truth_goes_where_its_scan_goes_and_scans_without_are_known(data: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("encoder", "artifact"), [("tissue-unet", "Contrast"), ("bend-unet", "Distortion")])
+def test_a_truth_goes_where_its_scan_goes_and_scans_without_are_known(
+    data: Path, tmp_path: Path, encoder: str, artifact: str
+) -> None:
     scans = read_scans(data)[:4]
-    config = FitConfig(encoder="tissue-unet", truth_weight=1, intensity_jitter=0, width=2)
+    config = FitConfig(encoder=encoder, truth_weight=1, intensity_jitter=0, width=2)
     truths = cached_truths(scans, tmp_path, config)
     everything = inputs(scans, [cached_input(s, tmp_path) for s in scans], truths=truths)
-    for batch in fed(everything, [np.arange(4)] * 3, CONTRAST, config, np.random.default_rng(4), "test"):
+    generator = np.random.default_rng(4)
+    for batch in fed(everything, [np.arange(4)] * 3, frozenset({Artifact(artifact)}), config, generator, "test"):
         assert batch.truth is not None
         assert batch.truth.known.tolist() == [True, False, True, False]
-        assert not batch.truth.maps[[1, 3]].any()
+        assert batch.images.shape[2] == 14, "every third slice"
+        assert not batch.truth.shares[[1, 3]].any()
         head = F.avg_pool2d(batch.images[[0, 2], 0], PLACE) > 0.3
-        brain = batch.truth.maps[[0, 2], 0] > 0.5
+        brain = batch.truth.shares[[0, 2], 0] > 0.5
         assert (head & brain).sum() > 0.98 * brain.sum(), "the brain is in the head"
         # and in its middle
         for its_head, its_brain in zip(head, brain, strict=True):
@@ -189,18 +234,16 @@ def test_a_truth_goes_where_its_scan_goes_and_scans_without_are_known(data: Path
 
 
 def test_the_loss_of_a_hand_worked_example() -> None:
-    maps = np.zeros(TRUTH_SHAPE, np.float32)
-    maps[0], maps[1] = 1.0, 1.0
-    truth = truth_of([maps, None], [0.1, 0.2], torch.device("cpu"))
-    looked = torch.zeros(2, TRUTH_SHAPE[1], dtype=torch.bool)
-    looked[:, :6:3] = True
-    there = torch.ones(2, 2, dtype=torch.bool)
-    shares = torch.zeros(4, SHARES, *TRUTH_SHAPE[2:])
-    regions = torch.zeros(2, REGIONS, 2, *(n * PLACE // REGION for n in TRUTH_SHAPE[2:]))
+    places = np.zeros((SHARES + 1, 2, 8, 8), np.float32)
+    places[:2] = 1.0
+    shares = torch.zeros(4, SHARES, 8, 8)
+    regions = torch.zeros(2, TissueUNet.REGIONS, 2, 2, 2)
     regions[:, 0], regions[:, 1] = 0.5, 3.0
     for each in (shares, regions):
         each.requires_grad_()
-    loss = truth_loss([shares, regions, there, looked], truth)
+    said, device = [shares, regions, torch.ones(2, 2, dtype=torch.bool)], torch.device("cpu")
+    truth = truth_of([contrast_maps(places, 0.1), None], device)
+    loss = truth_loss(said, truth)
     # cross-entropy: three times log 2; shading: |d| - .05; contrast: |3 - 1| - .15
     assert loss.item() == pytest.approx(3 * np.log(2) + 4 * (0.5 - 0.05) + 0.5 * (2 - 0.15), rel=1e-4)
     loss.backward()  # type: ignore[no-untyped-call]
@@ -210,24 +253,33 @@ def test_the_loss_of_a_hand_worked_example() -> None:
     assert regions.grad[0].abs().sum() > 0
     assert not shares.grad[2:].any(), "a scan without a truth does not contribute"
     assert not regions.grad[1].any()
-    untold = truth_of([maps, None], [None, None], torch.device("cpu"))
-    assert truth_loss([shares, regions, there, looked], untold).item() == pytest.approx(loss.item() - 0.5 * 1.85, 1e-4)
-    nobody = Truth(truth.maps, torch.tensor([False, False]), truth.contrast)
-    assert truth_loss([shares, regions, there, looked], nobody).item() == 0
+    untold = truth_of([contrast_maps(places, None), None], device)
+    assert truth_loss(said, untold).item() == pytest.approx(loss.item() - 0.5 * 1.85, 1e-4)
+    nobody = Truth(truth.shares, truth.regions, torch.tensor([False, False]))
+    assert truth_loss(said, nobody).item() == 0
+    assert truth_loss(said, truth_of([None, None], device)).item() == 0
+
+    bends = torch.ones(1, BendUNet.REGIONS, 2, 2, 2)
+    of_one = [shares[:2], bends, torch.ones(1, 2, dtype=torch.bool)]
+    straight = truth_loss(of_one, truth_of([bend_maps(places, 0.0)], device)).item()
+    assert straight == pytest.approx(3 * np.log(2) + (2 * 0.5 + 9 * 0.2) * (1 - 0.15), rel=1e-4)
+    slightly = truth_loss(of_one, truth_of([bend_maps(places, 1.2)], device)).item()
+    assert slightly == pytest.approx(3 * np.log(2), rel=1e-4), "how is not written down"
 
 
 def test_encoders_that_draw_nothing_and_data_without_truths_are_refused(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    with pytest.raises(ValidationError, match="compact-resnet draws no tissues"):
+    with pytest.raises(ValidationError, match="compact-resnet draws no truth"):
         FitConfig(truth_weight=1)
-    with pytest.raises(ValidationError, match="learns to draw from the truth alone"):
-        FitConfig(encoder="tissue-unet")
     write_lisa_folder(tmp_path / "bare", subjects=6)
     (tmp_path / "c.toml").write_text('encoder = "tissue-unet"\ntruth_weight = 1\nwidth = 2\n')
     command = ["fit", "--data", str(tmp_path / "bare"), "--out", str(tmp_path / "run"), "--artifact", "Contrast"]
     assert main([*command, "--config", str(tmp_path / "c.toml")]) == 2
     assert "no training scan has a truth" in capsys.readouterr().err
+    (tmp_path / "c.toml").write_text('encoder = "tissue-unet"\nwidth = 2\n')
+    assert main([*command, "--config", str(tmp_path / "c.toml")]) == 2
+    assert "learns to draw from the truth alone" in capsys.readouterr().err
 
 
 def test_a_few_steps_draw_better(data: Path, tmp_path: Path) -> None:
@@ -235,13 +287,15 @@ def test_a_few_steps_draw_better(data: Path, tmp_path: Path) -> None:
     scan = read_scans(data)[0]
     truth = cached_truth(scan, tmp_path)
     assert truth is not None
-    image = torch.from_numpy(np.asarray(cached_input(scan, tmp_path), np.float32))[None, None, 14:26]
-    maps = truth_of([widened(truth.maps)], [None], torch.device("cpu"))
+    image = torch.from_numpy(every_third(np.asarray(cached_input(scan, tmp_path), np.float32), 0))[None, None]
+    maps = truth_of([contrast_maps(every_third(widened(truth.maps), 0), None)], torch.device("cpu"))
     member, losses = Member("tissue-unet", 4).train(), []
+    assert isinstance(member.encoder, RegionUNet)
+    member.encoder.is_given_one = True
     optimizer = torch.optim.Adam(member.parameters(), 0.02)
     for _ in range(30):
         with watched(member.encoder) as said:
-            member(F.pad(image, (0, 0, 0, 0, 14, 14)))
+            member(image)
         loss = truth_loss(said, maps)
         optimizer.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
@@ -250,13 +304,16 @@ def test_a_few_steps_draw_better(data: Path, tmp_path: Path) -> None:
     assert losses[-1] < 0.6 * losses[0]
 
 
-def test_a_fitted_member_draws_and_is_what_the_node_loads(data: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("encoder", "artifact"), [("tissue-unet", "Contrast"), ("bend-unet", "Distortion")])
+def test_a_fitted_member_draws_and_is_what_the_node_loads(
+    data: Path, tmp_path: Path, encoder: str, artifact: str
+) -> None:
     config = tmp_path / "c.toml"
     config.write_text(
-        'encoder = "tissue-unet"\nwidth = 2\nepochs = 1\nblocks = 1\nbf16 = false\n'
+        f'encoder = "{encoder}"\nwidth = 2\nepochs = 1\nblocks = 1\nbf16 = false\n'
         "truth_weight = 3\nmeasure_weight = 1\n"
     )
-    command = ["fit", "--data", str(data), "--artifact", "Contrast", "--batching", "standard"]
+    command = ["fit", "--data", str(data), "--artifact", artifact, "--batching", "standard"]
     assert main([*command, "--config", str(config), "--out", str(tmp_path), "--cache", str(tmp_path / "cache")]) == 0
-    assert json.loads((tmp_path / "Contrast.json").read_text())["training"]["truth_weight"] == 3
-    Member("tissue-unet", 2).load_state_dict(load_file(tmp_path / "Contrast.safetensors"))  # strictly
+    assert json.loads((tmp_path / f"{artifact}.json").read_text())["training"]["truth_weight"] == 3
+    Member(encoder, 2).load_state_dict(load_file(tmp_path / f"{artifact}.safetensors"))  # strictly

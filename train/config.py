@@ -19,12 +19,14 @@ _WITHOUT_MAPS = (
     "head-resnet",
     "field-unet",
     "tissue-unet",
+    "bend-unet",
     "lou-cnn",
     "mambaout",
     "mlmambaout",
 )  # not of the scan's own grid, or of one size only
 _LOOKS = ("mirror-resnet", "plane-profiles", "head-resnet", "field-unet")
-_OF_INTENSITIES = ("compact-resnet", "tissue-unet", "tile-profiles", *_LOOKS)  # and of their places, in mm
+OF_TRUTHS = ("tissue-unet", "bend-unet")
+_OF_INTENSITIES = ("compact-resnet", *OF_TRUTHS, "tile-profiles", *_LOOKS)  # and of their places, in mm
 PRESETS = Path(__file__).parent / "presets"
 _PRETRAININGS_OWN = {"pretrain_epochs", "pretrain_batch", "pretrain_learning_rate", "temperature"}
 _SHAREDS_OWN = {"members", "shared_epochs", "shared_learning_rate", "shared_loss", "shared_redraw"}
@@ -74,7 +76,9 @@ class FitConfig(BaseModel):
     plane_weight: float = Field(1.0, ge=0)  # of naming the plane, the second task, beside the severity's loss
     measure_weight: float = Field(0.0, ge=0)  # of naming what was measured, a third task on simulated scans
     field_weight: float = Field(0.0, ge=0)  # of drawing what a render knows of every place, with "field-unet"
-    truth_weight: float = Field(0.0, ge=0)  # of drawing tissues and shading as simulated, with "tissue-unet"
+    truth_weight: float = Field(
+        0.0, ge=0
+    )  # of drawing what a scan was simulated with, with "tissue-unet" or "bend-unet"
     mask_weight: float = Field(0.0, ge=0)  # of finding the brain, a third task on the scans that have a mask
     weight_decay: float = 1e-4
     dropout: float = Field(0.3, ge=0, lt=1)  # of the features, before the heads
@@ -109,10 +113,8 @@ class FitConfig(BaseModel):
             raise ValueError(f"{self.encoder} looks at each scan once; set emptied to 0")
         if self.field_weight and self.encoder != "field-unet":
             raise ValueError(f"{self.encoder} draws no fields; set field_weight to 0")
-        if self.truth_weight and self.encoder != "tissue-unet":
-            raise ValueError(f"{self.encoder} draws no tissues; set truth_weight to 0")
-        if self.encoder == "tissue-unet" and not self.truth_weight:
-            raise ValueError("tissue-unet learns to draw from the truth alone; set truth_weight above 0")
+        if self.truth_weight and self.encoder not in OF_TRUTHS:
+            raise ValueError(f"{self.encoder} draws no truth; set truth_weight to 0")
         if self.mask_weight and self.measure_weight:
             raise ValueError("mask_weight and measure_weight are two third tasks; set one of them to 0")
         return self

@@ -7,7 +7,7 @@ changes its noise as well, which would give it away: so noise is added until it 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from torch.nn import functional as F
 
 from qcnode.artifacts import Artifact, Severity
-from qcnode.ensemble.tissue import REGION
+from qcnode.ensemble.regions import REGION, every_third
 from qcnode.imaging.preprocess import INTENSITY_RANGE
 from train import physics, shading
 from train.draws import SHADING_SHARES
@@ -23,10 +23,14 @@ from train.severity import CONTRAST_LEFT, SHADING_RATIO, Interval
 
 Image = NDArray[np.float32]
 _KEPT = Interval(0.88, 1.0)  # of the contrast where none is lost
+# At 0.055 T grey and white matter differ by .11 to .18 in FLAIR (docs/experiments.md), not by .22 to .36 as `simulate`
+# has it: of such scans so many are made paler first, to this share, and none of that is called lost.
+_PALE_SHARE, _PALE = 0.6, Interval(0.35, 1.0)
 _FAINT, _LOUD = Interval(0.0, 0.06), Interval(0.06, 0.13)  # deviations of the noise, relative to the brain's mean
 _LOUD_SHARE = 0.25
 # Motion and bands are of the scan as it was; noise is only made stronger.
 _SPOILING = (Artifact.NOISE, Artifact.MOTION, Artifact.BANDING, Artifact.CONTRAST)
+_DARKEST = 1e-3  # of a shading; beyond the last slice it is zero
 _SEEN = (slice(None, None, 2), slice(None, None, 4), slice(None, None, 4))  # tells how bright the foreground is
 
 
@@ -88,45 +92,56 @@ def drawn_anew(
     measured: Mapping[str, float],
     severity: Severity,
     generator: np.random.Generator,
+    first: int | None = None,
 ) -> Anew:
     """The scan with Contrast drawn at this severity, as `train.draws` does: faded or shaded.
 
-    brain: its share of each region (slice, …). measured: on the scan as it was.
+    brain: its share of each region (slice, …). measured: on the scan as it was. first: of every APARTth slice, of which
+    alone the image and the shading are; None: of all.
     """
+
+    def wanted(maps: NDArray[Any]) -> NDArray[Any]:
+        return maps if first is None else every_third(maps, first)
+
     mean, share, of_brain = (float(figure) for figure in plain.figures)
     fades = generator.random() < 0.5
     left = (CONTRAST_LEFT[severity] if fades and severity else _KEPT).drawn(generator)
+    if measured.get("is_flair") and generator.random() < _PALE_SHARE:
+        left *= _PALE.drawn(generator)
     ratio = SHADING_RATIO[Severity.NONE if fades else severity].drawn(generator)
     kind = generator.choice(list(SHADING_SHARES), p=list(SHADING_SHARES.values()))
-    field = physics.shading(shading.drawn(kind, brain, generator), brain, ratio)
+    field = wanted(physics.shading(shading.drawn(kind, brain, generator), brain, ratio))
 
-    bare = plain.image.astype(np.float32)
+    bare = wanted(plain.image).astype(np.float32)
     # What `physics.faded` leaves of an excess over the mean, at every voxel.
-    kept = 1 - np.float32((1 - left / measured["contrast_left"]) / share) * plain.tissue.astype(np.float32)
+    kept = 1 - np.float32((1 - left / measured["contrast_left"]) / share) * wanted(plain.tissue).astype(np.float32)
     shaded = _of_regions(field)
     image = np.maximum(mean + kept * (bare - mean), 0)
     noise = np.float32(measured["noise_sigma"] * of_brain) * np.maximum(kept, 0) * shaded
-    image = _with_noise(image * shaded, noise, of_brain, generator)
+    # Noise beside its own, so that there is as much everywhere, or a little more.
+    level = max(float(np.quantile(noise[_SEEN], 0.99)), of_brain * noise_level(generator))
+    image = with_noise(image * shaded, np.sqrt(np.maximum(np.float32(level**2) - noise**2, 0)), generator)
     image[bare == 0] = 0  # beyond the field of view
     foreground = bare[_SEEN] > 0.5
     image *= np.float32(bare[_SEEN][foreground].mean() / max(image[_SEEN][foreground].mean(), 1e-3))
     clean = abs(measured["clean_contrast"])
     return Anew(
         np.clip(image, *INTENSITY_RANGE),
-        np.log(field),
+        np.log(np.maximum(field, _DARKEST)),
         {"contrast_seen": clean * left, "shading_ratio": ratio},
     )
 
 
-def _with_noise(image: Image, its: Image, brain: float, generator: np.random.Generator) -> Image:
-    """The magnitude of the image with noise beside its own, so that there is as much everywhere, or a little more."""
-    loudest = float(np.quantile(its[_SEEN], 0.99))
-    level = _LOUD if generator.random() < _LOUD_SHARE else _FAINT
-    wanted = max(loudest, brain * level.drawn(generator))
-    added = np.sqrt(np.maximum(np.float32(wanted**2) - its**2, 0))
+def noise_level(generator: np.random.Generator) -> float:
+    """The deviation of a finished scan's noise, relative to the brain's mean: mostly none to be graded."""
+    return (_LOUD if generator.random() < _LOUD_SHARE else _FAINT).drawn(generator)
+
+
+def with_noise(image: Image, sigma: Image | np.float32, generator: np.random.Generator) -> Image:
+    """The magnitude of the image with complex noise of this deviation."""
     seeded = torch.Generator().manual_seed(int(generator.integers(2**62)))
     real, imaginary = torch.randn((2, *image.shape), generator=seeded).numpy()
-    return np.asarray(np.hypot(image + added * real, added * imaginary), np.float32)
+    return np.asarray(np.hypot(image + sigma * real, sigma * imaginary), np.float32)
 
 
 def _of_regions(field: Image) -> Image:

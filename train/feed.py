@@ -14,19 +14,22 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from qcnode.artifacts import Artifact, Severity
-from qcnode.ensemble.tissue import PLACE
+from qcnode.ensemble.regions import APART, PLACE, SHARES, every_third
 from train.batching import Batch
+from train.bending import bent_anew, can_be_bent
 from train.config import FitConfig
 from train.dataset import Inputs
-from train.fading import drawn_anew
+from train.fading import Tissues, drawn_anew
 from train.fields import Drawn, Fields, batch_of
 from train.looks import Varied, varied_look
 from train.measures import targets_of
 from train.progress import progress
 from train.redraw import REDRAWN, can_be_redrawn, is_bare, is_redrawn, redraw, redrawable
 from train.severity import OutOfContract
-from train.truth import Truth, brain_of_regions, of_anew, truth_of, widened
+from train.truth import Maps, Truth, bend_maps, brain_of_regions, contrast_maps, of_anew, truth_of, widened
 from train.variation import Half, Image, drawn
+
+_QUIETEST_OF = 3  # scans, where Contrast is drawn severely
 
 
 class Masks(NamedTuple):
@@ -115,7 +118,7 @@ def _made(
     drawing = partial(_made_into, _making(data, artifacts, config))
     places = [np.empty(0, np.float32)] * 2
     for turn, batch in enumerate(progress(batches, name)):
-        shape = (len(batch), *data.images[batch[0]].shape)
+        shape = (len(batch), *_shape(data, config, batch[0]))
         if places[turn % 2].shape != shape:
             places[turn % 2] = np.empty(shape, np.float32)
         images = places[turn % 2]
@@ -135,8 +138,14 @@ def _made(
         if config.field_weight:
             fields = batch_of([scan.fields for scan in made], device())
         if len(artifacts) == 1 and config.truth_weight:
-            truth = truth_of([scan.truth for scan in made], [_contrast(data, scan) for scan in made], device())
+            truth = truth_of([scan.truth for scan in made], device())
         yield Fed(on_device(images), severities, planes, masks, measures, fields, truth)
+
+
+def _shape(data: Inputs, config: FitConfig, index: int) -> tuple[int, ...]:
+    """Of what an encoder is given of a scan while it trains."""
+    shape = data.images[index].shape
+    return (-(-shape[0] // APART), *shape[1:]) if config.truth_weight else shape
 
 
 class _Made(NamedTuple):
@@ -150,14 +159,14 @@ class _Made(NamedTuple):
     plane: int
     mask: Image | None = None
     fields: Fields | None = None
-    truth: Image | None = None
+    truth: Maps | None = None
     measured: Mapping[str, float] | None = None
 
 
 class _Making(NamedTuple):
     """What scans of a batch are made from. bases: the scans on which a member's artifact is drawn.
 
-    of_all: at every severity, since what the bases have of it themselves is taken away first.
+    of_all: at every severity, with what is known of it at every place.
     """
 
     data: Inputs
@@ -168,15 +177,30 @@ class _Making(NamedTuple):
 
 
 def _making(data: Inputs, artifacts: Set[Artifact], config: FitConfig) -> _Making:
-    bases = np.empty(0, np.int64)
+    bases: Sequence[int] | NDArray[np.int64] = []
     if len(artifacts) == 1 and config.redraw and artifacts <= set(REDRAWN):
         (artifact,) = artifacts
-        bases = redrawable(data.labels, artifact, data.measured)
-        known = zip(data.truths, data.measured, strict=True) if data.truths and data.measured else ()
-        plain = [index for index, (its, measured) in enumerate(known) if its and its.plain and measured]
-        if artifact is Artifact.CONTRAST and plain:  # on these it can be lost as well, not shaded only
-            return _Making(data, artifacts, config, np.array(plain), of_all=True)
-    return _Making(data, artifacts, config, bases)
+        if config.truth_weight:
+            bases = _with_known_places(data, artifact, config)
+        else:
+            bases = redrawable(data.labels, artifact, data.measured)
+    return _Making(data, artifacts, config, np.array(bases, np.int64), of_all=bool(config.truth_weight))
+
+
+def _with_known_places(data: Inputs, artifact: Artifact, config: FitConfig) -> list[int]:
+    """The scans on which the artifact can be drawn at every severity, and is known at every place then."""
+    known = zip(data.truths, data.measured, data.labels, strict=True) if data.truths and data.measured else ()
+    drawn_by = config.encoder, artifact
+    return [
+        index
+        for index, (its, measured, labels) in enumerate(known)
+        if its
+        and measured
+        and (
+            (drawn_by == ("tissue-unet", Artifact.CONTRAST) and its.plain)
+            or (drawn_by == ("bend-unet", Artifact.DISTORTION) and can_be_bent(labels, measured))
+        )
+    ]
 
 
 def _made_into(making: _Making, into: Image, index: int, seed: int) -> _Made:
@@ -197,22 +221,16 @@ def _drawn_into(making: _Making, into: Image, index: int, generator: np.random.G
         fields = fields if fields is None or across is None else fields.mirrored(across)
         return _Made(index, labels, plane, fields=fields)
     image: Image | Half
-    mask, truth = None, None
-    measured: Mapping[str, float] | None = None
+    mask = None
     if len(artifacts) == 1:
         (artifact,) = artifacts
         index, fresh = _of_severity(making, index, artifact, generator)
+        tissues = data.truths[index] if data.truths and config.truth_weight else None
+        if tissues:
+            return _with_truth(making, into, index, labels, tissues, fresh.get(artifact), generator)
         image, plane = data.images[index], int(data.planes[index])
-        measured = {} if fresh else None
         if data.masks and config.mask_weight and not (fresh and artifact is Artifact.DISTORTION):
             mask = data.masks[index]  # of a scan whose voxels are moved here it would no longer be true
-        tissues = data.truths[index] if data.truths and config.truth_weight else None
-        if tissues and tissues.plain and fresh and making.of_all:
-            brain = brain_of_regions(tissues.maps)
-            anew = drawn_anew(tissues.plain, brain, data.measured[index], fresh.pop(artifact), generator)
-            image, truth, measured = anew.image, of_anew(tissues.maps, anew), anew.measured
-        elif tissues and not (fresh and artifact in (Artifact.DISTORTION, Artifact.CONTRAST)):
-            truth = widened(tissues.maps)
     else:
         image = data.images[index]
         its = data.measured[index] if data.measured else {}
@@ -220,20 +238,53 @@ def _drawn_into(making: _Making, into: Image, index: int, generator: np.random.G
         labels = labels.copy()
         for artifact, severity in fresh.items():
             labels[list(Artifact).index(artifact)] = severity
+    if config.truth_weight:
+        image = every_third(image, int(generator.integers(APART)))
     variation = drawn(artifacts, config, generator)
     variation.into(into, image)
     for artifact, severity in fresh.items():
         redraw(into, artifact, severity, generator)
     moved = None if mask is None else variation.of_mask(np.asarray(mask, np.float32) / np.float32(255))
-    maps = None if truth is None else variation.of_places(truth, PLACE)
-    return _Made(index, labels, plane, moved, truth=maps, measured=measured)
+    return _Made(index, labels, plane, moved, measured={} if fresh and len(artifacts) == 1 else None)
 
 
-def _contrast(data: Inputs, made: _Made) -> float | None:
-    """Of grey and white matter, as it was measured or drawn; None where it is not known."""
-    if made.measured is not None:
-        return made.measured.get("contrast_seen")
-    return data.measured[made.source].get("contrast_seen") if data.measured else None
+def _with_truth(
+    making: _Making,
+    into: Image,
+    index: int,
+    labels: NDArray[np.int64],
+    tissues: Tissues,
+    severity: Severity | None,
+    generator: np.random.Generator,
+) -> _Made:
+    """As `_drawn_into`, for a member that learns what a scan was made with at every place (train/truth.py).
+
+    severity: at which the member's artifact is drawn anew; None: it stays.
+    """
+    data, config = making.data, making.config
+    its: Mapping[str, float] = data.measured[index] if data.measured else {}
+    first = int(generator.integers(APART))
+    places, measured = widened(tissues.maps), None
+    if config.encoder == "tissue-unet":
+        image: Image | Half = every_third(data.images[index], first)
+        places = every_third(places, first)
+        if severity is not None and tissues.plain:
+            brain = brain_of_regions(tissues.maps)
+            anew = drawn_anew(tissues.plain, brain, its, severity, generator, first)
+            image, places, measured = anew.image, of_anew(places, anew), anew.measured
+        variation = drawn(making.artifacts, config, generator)
+        variation.into(into, image)
+        maps = contrast_maps(variation.of_places(places, PLACE), (measured or its).get("contrast_seen"))
+    else:
+        variation = drawn(making.artifacts, config, generator)
+        whole, places = variation.of(data.images[index]), variation.of_places(places, PLACE)
+        if severity is None:
+            into[:] = every_third(whole, first)
+            maps = bend_maps(every_third(places, first), its.get("displacement_mm"))
+        else:
+            bent = bent_anew(whole, places[:SHARES], its["noise_sigma"], severity, generator, first)
+            into[:], maps, measured = bent.image, Maps(bent.shares, bent.regions), bent.measured
+    return _Made(index, labels, int(data.planes[index]), truth=maps, measured=measured)
 
 
 def _look(data: Inputs, index: int, config: FitConfig, generator: np.random.Generator) -> Varied:
@@ -253,10 +304,16 @@ def _of_severity(
 ) -> tuple[int, dict[Artifact, Severity]]:
     """The scan, or another without the artifact, and the severity at which it is to be drawn on that."""
     severity = Severity(int(making.data.labels[index, list(Artifact).index(artifact)]))
-    drawable = making.of_all or is_redrawn(artifact, severity)
+    drawable = len(making.bases) if making.of_all else is_redrawn(artifact, severity)
     if not drawable or generator.random() >= making.config.redraw:
         return index, {}
-    return int(generator.choice(making.bases)), {artifact: severity}
+    base = int(generator.choice(making.bases))
+    if (
+        artifact is Artifact.CONTRAST and making.of_all and severity is Severity.SEVERE
+    ):  # where shading makes bright it makes noise loud
+        several = [base, *generator.choice(making.bases, _QUIETEST_OF - 1).tolist()]
+        base = min(several, key=lambda index: making.data.measured[index]["noise_sigma"])
+    return base, {artifact: severity}
 
 
 def _fresh_artifacts(

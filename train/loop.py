@@ -21,6 +21,7 @@ from torch.nn import functional as F
 from qcnode.artifacts import Artifact
 from qcnode.ensemble.calibration import probabilities
 from qcnode.ensemble.model import Member, channels_last
+from qcnode.ensemble.regions import RegionUNet
 from qcnode.errors import ConfigError
 from train import ranks
 from train.batching import Batch, epochs_of, rotating_batches, standard_batches
@@ -139,6 +140,8 @@ def fit_member(
     loss_function = loss_of(config, target)
     stage = _stage(segmenting or measuring or member, config.learning_rate, config, sum(map(len, epochs)), generator)
     stage.restore(path, key)
+    if isinstance(member.encoder, RegionUNet):
+        member.encoder.is_given_one = bool(config.truth_weight)
     for epoch, batches in list(enumerate([[], *epochs]))[stage.epochs_done :]:
         started, losses = time.monotonic(), []
         stage.model.train()

@@ -57,8 +57,10 @@ def measures_of(record: Path) -> dict[str, float]:
     """What `simulate` wrote down beside a scan; nothing where there is no such record."""
     if not record.is_file():
         return {}
-    measured: dict[str, float] = json.loads(record.read_text()).get("measured", {})
+    written = json.loads(record.read_text())
+    measured: dict[str, float] = written.get("measured", {})
     if "clean_contrast" in measured:
+        measured["is_flair"] = float(written.get("weighting") == "FLAIR")
         measured["contrast_seen"] = abs(measured["clean_contrast"]) * measured["contrast_left"]
     return measured
 

@@ -95,7 +95,7 @@ def redraw(image: Image, artifact: Artifact, severity: Severity, generator: np.r
 
     Raises OutOfContract, and leaves the input, where the scan cannot have it.
     """
-    box = _field_of_view(image)
+    box = field_of_view(image)
     if artifact is Artifact.BANDING:
         seen, depth = image[box], BAND_DEPTH[severity].drawn(generator)
         for slices, field in _banding(*_seen_bands(seen, generator), depth, seen):
@@ -217,7 +217,7 @@ def _distorted(image: Image, drawn: draws.Draw, head: NDArray[np.bool_], generat
     return pulled
 
 
-def _field_of_view(image: Image) -> tuple[slice, ...]:
+def field_of_view(image: Image) -> tuple[slice, ...]:
     """The box that the scan fills; beyond it the input is padded with zeros, whole slices, rows and columns of them."""
     extents = []
     for axis in range(3):

@@ -12,7 +12,7 @@ from safetensors.torch import load_file
 from qcnode.artifacts import Artifact
 from qcnode.errors import ConfigError
 from train import ranks
-from train.config import FitConfig
+from train.config import OF_TRUTHS, FitConfig
 from train.dataset import Inputs
 from train.looks import looked_at, looks
 from train.loop import fit_member, fit_shared
@@ -57,6 +57,11 @@ def fit_run(
     ):
         raise ConfigError(
             "truth_weight is set and no training scan has a truth; simulate writes NAME_truth.nii.gz, or set it to 0."
+        )
+    its_own = [its for its in map(config.of, artifacts) if its.encoder.startswith(OF_TRUTHS) and not its.truth_weight]
+    if its_own and not init:
+        raise ConfigError(
+            f"{its_own[0].encoder} learns to draw from the truth alone; set truth_weight above 0, or give --init."
         )
     out.mkdir(parents=True, exist_ok=True)
     log.info("fit_started training_scans=%d validation_scans=%d", len(training.scans), len(validation.scans))

@@ -1,4 +1,4 @@
-"""What a scan was simulated with at every place, as a third task while training (qcnode/ensemble/tissue.py).
+"""What a scan was simulated with at every place, as a third task while training (qcnode/ensemble/regions.py).
 
 `simulate` writes it beside each scan. Scans that were rated by people have none, and do not contribute.
 """
@@ -19,7 +19,9 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from qcnode.artifacts import Artifact
-from qcnode.ensemble.tissue import PLACE, REGION, SHARES
+from qcnode.ensemble.bend import BendUNet
+from qcnode.ensemble.regions import PLACE, REGION, SHARES
+from qcnode.ensemble.tissue import TissueUNet
 from qcnode.errors import ConfigError
 from qcnode.imaging.preprocess import INPUT_SHAPE, placed
 from qcnode.imaging.volume import Volume, volume_from_nifti
@@ -29,25 +31,43 @@ from train.fading import Anew, Plain, Tissues, can_be_plain, plain_of
 from train.measures import MEASURES
 from train.simulate import TRUTH_STEPS
 
-MAPS = SHARES + 1  # shares, then the logarithm of the shading
+MAPS = SHARES + 1  # in the cache: shares, then the logarithm of the shading
 TRUTH_SHAPE = (MAPS, INPUT_SHAPE[0], INPUT_SHAPE[1] // PLACE, INPUT_SHAPE[2] // PLACE)
 _UNITS = np.array([127, 127, 127, 50], np.float32)[:, None, None, None]  # in the cache, of a share and of a logarithm
-_BENT_FROM = 0.1  # of the logarithm of the shading: the loss is a square below, straight above
 _CONTRAST_UNIT = MEASURES[Artifact.CONTRAST]["contrast_seen"]
-_CONTRAST_BENT_FROM = 0.3  # units
 _AROUND = 0.1  # what a place outside the brain counts, beside one inside
-_SHADING_WEIGHT, _CONTRAST_WEIGHT = 4.0, 0.5  # beside the shares
+
+
+class _Losses(NamedTuple):
+    """Huber's, of each map of regions. bent_from: it is a square below, straight above. weights: beside the shares."""
+
+    bent_from: tuple[float, ...]
+    weights: tuple[float, ...]
+
+
+# By how many maps of regions an encoder draws.
+_LOSSES = {
+    TissueUNet.REGIONS: _Losses((0.1, 0.3), (4.0, 0.5)),
+    BendUNet.REGIONS: _Losses((0.3,) * 11, (0.5,) * 2 + (0.2,) * 9),
+}
+
+
+class Maps(NamedTuple):
+    """What one scan was made with. shares: (SHARES, slice, row, column) of places.
+
+    regions: (map, slice, row, column), as its encoder draws them; not a number where they are not known.
+    """
+
+    shares: NDArray[np.float32]
+    regions: NDArray[np.float32]
 
 
 class Truth(NamedTuple):
-    """Of a batch. maps: (batch, MAPS, slice, row, column) of places, shares as such; known: (batch,), who has any.
+    """Of a batch. shares: (batch, SHARES, …), regions: (batch, map, …), as `Maps`; known: (batch,), who has any."""
 
-    contrast: (batch,), of grey and white matter, in the unit of `train.measures`; not a number where it is not known.
-    """
-
-    maps: Tensor
+    shares: Tensor
+    regions: Tensor
     known: Tensor
-    contrast: Tensor
 
 
 def cached_truth(scan: Scan, cache: Path) -> Tissues | None:
@@ -98,55 +118,64 @@ def brain_of_regions(truth: NDArray[np.int8]) -> NDArray[np.float32]:
     return _means(truth[0] / _UNITS[0], REGION // PLACE)
 
 
-def of_anew(truth: NDArray[np.int8], anew: Anew) -> NDArray[np.float32]:
-    """The maps of a scan on which Contrast was drawn anew."""
-    maps = widened(truth)
+def of_anew(places: NDArray[np.float32], anew: Anew) -> NDArray[np.float32]:
+    """The maps of a scan, of the same slices, on which Contrast was drawn anew."""
+    maps = places.copy()
     regions = torch.from_numpy(anew.shading)[:, None]
     maps[SHARES] = F.interpolate(regions, scale_factor=REGION // PLACE, mode="bilinear", align_corners=False)[:, 0]
     return maps
 
 
-def truth_of(
-    truths: Sequence[NDArray[np.float32] | None], contrasts: Sequence[float | None], device: torch.device
-) -> Truth:
-    """The truths of a batch's scans, zero where there are none, and what was measured of their contrast."""
-    maps = np.zeros((len(truths), *TRUTH_SHAPE), np.float32)
-    for slot, its in enumerate(truths):
+def contrast_maps(places: NDArray[np.float32], contrast: float | None) -> Maps:
+    """For `TissueUNet`. places: shares and the logarithm of the shading. contrast: as in `train.measures`, if known."""
+    shading = _means(places[SHARES], REGION // PLACE)
+    its = np.full_like(shading, np.nan if contrast is None else contrast / _CONTRAST_UNIT)
+    return Maps(places[:SHARES], np.stack([shading, its]))
+
+
+def bend_maps(places: NDArray[np.float32], displacement_mm: float | None) -> Maps:
+    """For `BendUNet`, of a scan that is as it was simulated: only where nothing is bent its maps are known."""
+    slices, rows, columns = places.shape[1:]
+    shape = BendUNet.REGIONS, slices, rows * PLACE // REGION, columns * PLACE // REGION
+    return Maps(places[:SHARES], np.full(shape, 0.0 if displacement_mm == 0 else np.nan, np.float32))
+
+
+def truth_of(maps: Sequence[Maps | None], device: torch.device) -> Truth:
+    """The truths of a batch's scans, zero where there are none."""
+    first = next((its for its in maps if its is not None), None)
+    shapes = first or Maps(np.zeros((SHARES, 0, 0, 0), np.float32), np.zeros((0, 0, 0, 0), np.float32))
+    shares, regions = (np.zeros((len(maps), *each.shape), np.float32) for each in shapes)
+    for slot, its in enumerate(maps):
         if its is not None:
-            maps[slot] = its
-    known = torch.tensor([its is not None for its in truths], device=device)
-    contrast = torch.tensor([np.nan if its is None else its / _CONTRAST_UNIT for its in contrasts], device=device)
-    return Truth(torch.from_numpy(maps).to(device), known, contrast.float())
+            shares[slot], regions[slot] = its
+    known = torch.tensor([its is not None for its in maps], device=device)
+    return Truth(torch.from_numpy(shares).to(device), torch.from_numpy(regions).to(device), known)
 
 
 def truth_loss(said: Sequence[Tensor], truth: Truth) -> Tensor:
-    """Cross-entropy of the shares, Huber's loss of the logarithm of the shading and of the contrast, in the brain.
+    """Cross-entropy of the shares, Huber's loss of the maps of regions in the brain.
 
-    said: what passes `TissueUNet.laid`: shares (slice, SHARES, row, column), regions (batch, REGIONS, slice, …), which
-    of these slices there are (batch, slice), and the same among all slices. The shares count a little around the brain,
-    too. The mean over the slices of scans that have a truth; else 0.
+    said: what passes `RegionUNet.laid`: shares (slice, SHARES, row, column), regions (batch, map, slice, …), and which
+    of these slices there are (batch, slice). The shares count a little around the brain, too. The mean over the slices
+    of scans that have a truth; else 0.
     """
-    shares, regions, there, looked = said
-    scan = there.nonzero()[:, 0]
-    known = truth.known[scan]
+    shares, regions, there = said
+    known = truth.known[there.nonzero()[:, 0]]
     if not known.any():
         return shares.sum() * 0 + regions.sum() * 0
-    target = truth.maps.transpose(1, 2)[looked][known]  # (slice, MAPS, row, column)
+    target = truth.shares.transpose(1, 2)[there][known]  # (slice, SHARES, row, column)
+    wanted = truth.regions.transpose(1, 2)[there][known]  # (slice, map, row, column)
     shares, seen = shares[known], regions.transpose(1, 2)[there][known]
     near = target[:, :1] + _AROUND
-    crossed = F.binary_cross_entropy_with_logits(shares, target[:, :SHARES], reduction="none")
-    of_regions = F.avg_pool2d(target, REGION // PLACE)
-    brain, shading = of_regions[:, 0], of_regions[:, SHARES]
-    off = F.smooth_l1_loss(seen[:, 0], shading, beta=_BENT_FROM, reduction="none")
-    contrast = truth.contrast[scan][known]
-    measured = brain * ~contrast.isnan()[:, None, None]
-    wanted = contrast.nan_to_num()[:, None, None].expand_as(measured)
-    faded = F.smooth_l1_loss(seen[:, 1], wanted, beta=_CONTRAST_BENT_FROM, reduction="none")
-    return (
-        (near * crossed).sum() / near.sum()
-        + _SHADING_WEIGHT * (brain * off).sum() / brain.sum().clamp_min(1)
-        + _CONTRAST_WEIGHT * (measured * faded).sum() / measured.sum().clamp_min(1)
-    )
+    crossed = F.binary_cross_entropy_with_logits(shares, target, reduction="none")
+    loss = (near * crossed).sum() / near.sum()
+    brain = F.avg_pool2d(target[:, 0], REGION // PLACE)
+    losses = _LOSSES[seen.shape[1]]
+    for map_, (bent_from, weight) in enumerate(zip(*losses, strict=True)):
+        told = brain * ~wanted[:, map_].isnan()
+        off = F.smooth_l1_loss(seen[:, map_], wanted[:, map_].nan_to_num(), beta=bent_from, reduction="none")
+        loss = loss + weight * (told * off).sum() / told.sum().clamp_min(1)
+    return loss
 
 
 def _maps_of(path: Path, mask: Volume) -> NDArray[np.float32]:

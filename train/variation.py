@@ -15,7 +15,7 @@ from scipy import ndimage
 from torch.nn import functional as F
 
 from qcnode.artifacts import Artifact
-from qcnode.ensemble.tissue import PLACE
+from qcnode.ensemble.regions import PLACE
 from train.config import FitConfig
 from train.dataset import Inputs
 
@@ -115,7 +115,7 @@ def drawn(artifacts: Set[Artifact], config: FitConfig, generator: np.random.Gene
     if turning and generator.random() < _TURNED_SHARE:
         turn = _turn(generator, _TURN_DEGREES, _SCALE)
     most = (0, 1, 1) if Artifact.POSITIONING in artifacts else _SHIFT_VOXELS
-    steps = (1, PLACE, PLACE) if config.truth_weight else (1, 1, 1)
+    steps = (most[0] + 1, PLACE, PLACE) if config.truth_weight else (1, 1, 1)  # slices: see `every_third`
     shift = tuple(
         step * int(generator.integers(-(v // step), v // step + 1)) for v, step in zip(most, steps, strict=True)
     )
