@@ -180,19 +180,6 @@ def fit(
             typer.echo(f"\n{name}\n\n{table({artifact: figures(its) for artifact, its in found.items()})}")
 
 
-@app.command("join")
-def join_members(
-    first: Annotated[Path, typer.Argument(help="A run's folder.")],
-    second: Annotated[Path, typer.Argument(help="Another's.")],
-    artifact: Annotated[Artifact, typer.Option(help="Whose two members to join.")],
-    out: Annotated[Path, typer.Option(help="The run's folder to write the member to, for `export`.")],
-) -> None:
-    """Make one member of two that were trained apart: the mean of their logits."""
-    from train.joined import join
-
-    join(first, second, artifact, out)
-
-
 @app.command()
 def pretrain(
     data: Annotated[Path, typer.Option(help="A folder of scans named as in the LISA layout; no labels are needed.")],

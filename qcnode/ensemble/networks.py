@@ -198,25 +198,10 @@ ENCODERS: dict[str, Entry] = {
     "mlmambaout_small": Entry(partial(mlmambaout, blocks=(3, 4, 27, 3)), 96),
 }
 FUSED = "+dft"  # after an encoder's name: a second one of its kind sees the spectrum
-BESIDE = "&"  # between two encoders' names
-
-
-class Beside(nn.Module):
-    """Two encoders' features beside each other."""
-
-    def __init__(self, first: nn.Module, second: nn.Module) -> None:
-        super().__init__()
-        self.first, self.second = first, second
-
-    def forward(self, images: Tensor) -> Tensor:
-        return torch.cat([self.first(images).float(), self.second(images).float()], 1)
 
 
 def encoder(name: str, width: int) -> tuple[nn.Module, int]:
     """A new encoder and the number of its features; raises ConfigError for a name that is not among ENCODERS."""
-    if BESIDE in name:
-        (first, its), (second, others) = (encoder(each, width) for each in name.split(BESIDE, 1))
-        return Beside(first, second), its + others
     build = _entry(name).build
     if not name.endswith(FUSED):
         return build(width)
@@ -226,13 +211,12 @@ def encoder(name: str, width: int) -> tuple[nn.Module, int]:
 
 def own_width(name: str) -> int:
     """The width with which the encoder is the published one; raises ConfigError as `encoder` does."""
-    return _entry(name.split(BESIDE)[0]).own_width
+    return _entry(name).own_width
 
 
 def _entry(name: str) -> Entry:
     if (entry := ENCODERS.get(name.removesuffix(FUSED))) is None:
         raise ConfigError(
-            f'There is no encoder "{name}"; this version has {", ".join(ENCODERS)}, each with {FUSED} behind it,'
-            f" and any two with {BESIDE} between."
+            f'There is no encoder "{name}"; this version has {", ".join(ENCODERS)}, and each with {FUSED} behind it.'
         )
     return entry

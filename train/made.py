@@ -1,0 +1,211 @@
+"""One scan of a batch: which it is, what is drawn anew on it, how it is varied, and what is known of it then."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence, Set
+from dataclasses import replace
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from qcnode.artifacts import Artifact, Severity
+from qcnode.ensemble.regions import APART, PLACE, SHARES, every_third
+from train.bending import bent_anew, can_be_bent
+from train.config import FitConfig
+from train.dataset import Inputs
+from train.fading import Tissues, drawn_anew
+from train.fields import Fields
+from train.looks import Varied, varied_look
+from train.redraw import REDRAWN, can_be_redrawn, is_bare, is_redrawn, redraw, redrawable
+from train.severity import OutOfContract
+from train.truth import Maps, bend_maps, brain_of_regions, contrast_maps, of_anew, widened
+from train.variation import Half, Image, drawn, without_air
+
+_QUIETEST_OF = 3  # scans, where Contrast is drawn severely
+
+
+class Made(NamedTuple):
+    """One scan of a batch beside its image.
+
+    measured: what is known of an artifact that was drawn anew, in place of what was measured on that scan; else None.
+    """
+
+    labels: NDArray[np.int64]
+    plane: int
+    mask: Image | None = None
+    fields: Fields | None = None
+    truth: Maps | None = None
+    measured: Mapping[str, float] | None = None
+
+
+class Making(NamedTuple):
+    """What scans of a batch are made from. bases: the scans on which a member's artifact is drawn.
+
+    of_all: at every severity, with what is known of it at every place.
+    """
+
+    data: Inputs
+    artifacts: Set[Artifact]
+    config: FitConfig
+    bases: NDArray[np.int64]
+    of_all: bool = False
+
+
+def making_of(data: Inputs, artifacts: Set[Artifact], config: FitConfig) -> Making:
+    """What scans are made from for a member of one artifact, or for an encoder that several share."""
+    bases: Sequence[int] | NDArray[np.int64] = []
+    if len(artifacts) == 1 and config.redraw and artifacts <= set(REDRAWN):
+        (artifact,) = artifacts
+        if config.truth_weight:
+            bases = _with_known_places(data, artifact, config)
+        else:
+            bases = redrawable(data.labels, artifact, data.measured)
+    return Making(data, artifacts, config, np.array(bases, np.int64), of_all=bool(config.truth_weight))
+
+
+def _with_known_places(data: Inputs, artifact: Artifact, config: FitConfig) -> list[int]:
+    """The scans on which the artifact can be drawn at every severity, and is known at every place then."""
+    known = zip(data.truths, data.measured, data.labels, strict=True) if data.truths and data.measured else ()
+    drawn_by = config.encoder, artifact
+    return [
+        index
+        for index, (its, measured, labels) in enumerate(known)
+        if its
+        and measured
+        and (
+            (drawn_by == ("tissue-unet", Artifact.CONTRAST) and its.plain)
+            or (drawn_by == ("bend-unet", Artifact.DISTORTION) and can_be_bent(labels, measured))
+        )
+    ]
+
+
+def made_into(making: Making, into: Image, index: int, seed: int) -> Made:
+    """Write one scan into its place in a batch, drawn by its own seed, whichever thread comes first."""
+    try:
+        return _drawn_into(making, into, index, np.random.default_rng(seed))
+    except OutOfContract:  # an artifact that the other scan cannot have: this one as it is
+        as_it_is = making.config.model_copy(update={"redraw": 0.0, "shared_redraw": 0.0})
+        return _drawn_into(making._replace(config=as_it_is), into, index, np.random.default_rng(seed))
+
+
+def _drawn_into(making: Making, into: Image, index: int, generator: np.random.Generator) -> Made:
+    data, artifacts, config = making.data, making.artifacts, making.config
+    labels, plane = data.labels[index], int(data.planes[index])
+    if into.ndim == 1:
+        into[:], across = _look(data, index, config, generator)
+        fields = data.fields[index] if data.fields and config.field_weight else None
+        fields = fields if fields is None or across is None else fields.mirrored(across)
+        return Made(labels, plane, fields=fields)
+    image: Image | Half
+    mask = None
+    if len(artifacts) == 1:
+        (artifact,) = artifacts
+        index, fresh = _of_severity(making, index, artifact, generator)
+        tissues = data.truths[index] if data.truths and config.truth_weight else None
+        if tissues:
+            return _with_truth(making, into, index, labels, tissues, fresh.get(artifact), generator)
+        image, plane = data.images[index], int(data.planes[index])
+        if data.masks and config.mask_weight and not (fresh and artifact is Artifact.DISTORTION):
+            mask = data.masks[index]  # of a scan whose voxels are moved here it would no longer be true
+    else:
+        image = data.images[index]
+        its = data.measured[index] if data.measured else {}
+        fresh = _fresh_artifacts(labels, its, artifacts, config, generator)
+        labels = labels.copy()
+        for artifact, severity in fresh.items():
+            labels[list(Artifact).index(artifact)] = severity
+    if config.truth_weight:
+        image = every_third(image, int(generator.integers(APART)))
+    variation = drawn(artifacts, config, generator)
+    variation.into(into, image)
+    for artifact, severity in fresh.items():
+        redraw(into, artifact, severity, generator)
+    moved = None if mask is None else variation.of_mask(np.asarray(mask, np.float32) / np.float32(255))
+    return Made(labels, plane, moved, measured={} if fresh and len(artifacts) == 1 else None)
+
+
+def _with_truth(
+    making: Making,
+    into: Image,
+    index: int,
+    labels: NDArray[np.int64],
+    tissues: Tissues,
+    severity: Severity | None,
+    generator: np.random.Generator,
+) -> Made:
+    """As `_drawn_into`, for a member that learns what a scan was made with at every place (train/truth.py).
+
+    severity: at which the member's artifact is drawn anew; None: it stays.
+    """
+    data, config = making.data, making.config
+    its: Mapping[str, float] = data.measured[index] if data.measured else {}
+    first = int(generator.integers(APART))
+    places, measured = widened(tissues.maps), None
+    if config.encoder == "tissue-unet":
+        image: Image | Half = every_third(data.images[index], first)
+        places = every_third(places, first)
+        if severity is not None and tissues.plain:
+            brain = brain_of_regions(tissues.maps)
+            anew = drawn_anew(tissues.plain, brain, its, severity, generator, first)
+            image, places, measured = anew.image, of_anew(places, anew), anew.measured
+        variation = drawn(making.artifacts, config, generator)
+        variation.into(into, image)
+        maps = contrast_maps(variation.of_places(places, PLACE), (measured or its).get("contrast_seen"))
+    else:
+        variation = drawn(making.artifacts, config, generator)
+        whole, places = replace(variation, air=None).of(data.images[index]), variation.of_places(places, PLACE)
+        if severity is None:
+            seen = every_third(whole, first)
+            maps = bend_maps(every_third(places, first), its.get("displacement_mm"))
+        else:
+            bent = bent_anew(whole, places[:SHARES], its["noise_sigma"], severity, generator, first)
+            seen, maps, measured = bent.image, Maps(bent.shares, bent.regions), bent.measured
+        into[:] = seen if variation.air is None else without_air(seen, variation.air)
+    return Made(labels, int(data.planes[index]), truth=maps, measured=measured)
+
+
+def _look(data: Inputs, index: int, config: FitConfig, generator: np.random.Generator) -> Varied:
+    look = np.asarray(data.images[index], np.float32)
+    if config.variation == "none":
+        return Varied(look)
+    return varied_look(config.encoder, look, data.scans[index].plane, generator)
+
+
+def _of_severity(
+    making: Making, index: int, artifact: Artifact, generator: np.random.Generator
+) -> tuple[int, dict[Artifact, Severity]]:
+    """The scan, or another without the artifact, and the severity at which it is to be drawn on that."""
+    severity = Severity(int(making.data.labels[index, list(Artifact).index(artifact)]))
+    drawable = len(making.bases) if making.of_all else is_redrawn(artifact, severity)
+    if not drawable or generator.random() >= making.config.redraw:
+        return index, {}
+    base = int(generator.choice(making.bases))
+    if (
+        artifact is Artifact.CONTRAST and making.of_all and severity is Severity.SEVERE
+    ):  # where shading makes bright it makes noise loud
+        several = [base, *generator.choice(making.bases, _QUIETEST_OF - 1).tolist()]
+        base = min(several, key=lambda index: making.data.measured[index]["noise_sigma"])
+    return base, {artifact: severity}
+
+
+def _fresh_artifacts(
+    labels: NDArray[np.int64],
+    measured: Mapping[str, float],
+    artifacts: Set[Artifact],
+    config: FitConfig,
+    generator: np.random.Generator,
+) -> dict[Artifact, Severity]:
+    """Artifacts that a scan of these labels did not have and that are drawn onto it here and there, in their order."""
+    severities = {artifact: Severity(int(label)) for artifact, label in zip(Artifact, labels, strict=True)}
+    fresh: dict[Artifact, Severity] = {}
+    for artifact in REDRAWN:
+        if artifact not in artifacts or not can_be_redrawn(artifact, severities | fresh):
+            continue
+        if not is_bare(artifact, measured):
+            continue
+        if generator.random() < config.shared_redraw:
+            severity = Severity(int(generator.integers(len(Severity))))
+            if is_redrawn(artifact, severity):
+                fresh[artifact] = severity
+    return fresh
