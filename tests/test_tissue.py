@@ -317,3 +317,21 @@ def test_a_fitted_member_draws_and_is_what_the_node_loads(
     assert main([*command, "--config", str(config), "--out", str(tmp_path), "--cache", str(tmp_path / "cache")]) == 0
     assert json.loads((tmp_path / f"{artifact}.json").read_text())["training"]["truth_weight"] == 3
     Member(encoder, 2).load_state_dict(load_file(tmp_path / f"{artifact}.safetensors"))  # strictly
+
+
+def test_a_site_without_truths_goes_on_from_the_shipped_member(tmp_path: Path) -> None:
+    write_lisa_folder(tmp_path / "site", subjects=6)
+    (tmp_path / "c.toml").write_text('encoder = "tissue-unet"\nwidth = 16\nepochs = 1\nblocks = 1\nreweight = false\n')
+    weights = Path(__file__).parents[1] / "weights"
+    command = ["fit", "--data", str(tmp_path / "site"), "--artifact", "Contrast", "--batching", "standard"]
+    command += ["--config", str(tmp_path / "c.toml"), "--init", str(weights), "--out", str(tmp_path)]
+    assert main(command) == 0
+    trained, shipped = load_file(tmp_path / "Contrast.safetensors"), load_file(weights / "contrast.safetensors")
+    assert trained.keys() == shipped.keys()
+    changed = {
+        name.split(".")[1]
+        for name, its in trained.items()
+        if name.startswith("encoder.") and not name.endswith(("running_mean", "running_var", "num_batches_tracked"))
+        if not torch.equal(its.half(), shipped[name])
+    }
+    assert changed == {"deep", "mix"}, "what draws stays, the rest learns"
