@@ -127,7 +127,7 @@ def wait_for(node: Node, count: int, tell: Callable[[str], None], signalled: thr
         if len(series) == count and all(map(_is_finished, series)):
             return series
         _heed(signalled)
-        time.sleep(0.1)
+        time.sleep(0.1)  # not by waiting for the event: a signal's handler sets it on this thread, and it has a lock
     raise TransientError(
         f"The demo's series were not graded within {DEADLINE_SECONDS:.0f} s; run it again with --debug."
     )

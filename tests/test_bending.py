@@ -15,12 +15,13 @@ from qcnode.ensemble.bend import DISPLACEMENT_MM, STRAIN, BendUNet
 from qcnode.ensemble.regions import APART, PLACE, REGION
 from qcnode.imaging.preprocess import INPUT_SHAPE
 from train import bending
-from train.bending import SPACING_MM, bend_of, bent_anew, can_be_bent
+from train.bending import bend_of, bent_anew, can_be_bent
 from train.config import FitConfig
 from train.dataset import Scan, inputs
 from train.deformation import Waves
 from train.fading import Tissues
 from train.feed import fed
+from train.redraw import SPACING_MM
 from train.severity import DISPLACEMENT_MM as INTERVALS_MM
 from train.severity import STRAIN as STRAINS
 from train.severity import OutOfContract

@@ -280,6 +280,10 @@ def test_encoders_that_draw_nothing_and_data_without_truths_are_refused(
     (tmp_path / "c.toml").write_text('encoder = "tissue-unet"\nwidth = 2\n')
     assert main([*command, "--config", str(tmp_path / "c.toml")]) == 2
     assert "learns to draw from the truth alone" in capsys.readouterr().err
+    (tmp_path / "c.toml").write_text('encoder = "tissue-unet"\nwidth = 2\n')
+    weights = Path(__file__).parents[1] / "weights"
+    assert main([*command, "--config", str(tmp_path / "c.toml"), "--init", str(weights)]) == 2
+    assert "whose Contrast is alike" in capsys.readouterr().err, "of another width it would start from chance"
 
 
 def test_a_few_steps_draw_better(data: Path, tmp_path: Path) -> None:

@@ -15,21 +15,17 @@ from torch.nn import functional as F
 from qcnode.artifacts import Artifact, Severity
 from qcnode.ensemble.bend import DISPLACEMENT_MM, STRAIN
 from qcnode.ensemble.regions import APART, PLACE, REGION
-from train import deformation, physics
+from train import deformation, draws, physics
 from train.deformation import Deformation
-from train.draws import DISTORTION_SHARES, strain_of
 from train.fading import noise_level, with_noise
-from train.redraw import field_of_view
-from train.severity import DISPLACEMENT_MM as INTERVALS_MM
+from train.redraw import SPACING_MM, field_of_view, is_bare, largest_mm
 from train.severity import SMALLEST_JACOBIAN, OutOfContract, severity_of
 
 Image = NDArray[np.float32]
 Box = tuple[slice, ...]
-SPACING_MM = np.array([5.0, 1.6, 1.6])  # of a network input, near enough
 _CELL = 6  # voxels of a slice, whose displacement is computed; between them it is interpolated
 _POINTS = 1500  # of the brain, on which a deformation is measured
 _TRIES = 20
-_LEAST_MM = 0.2  # of displacement where none is to be seen: so that interpolation tells nothing
 # Another bend would make these untrue, or show in them: bands and lines lie along the scan's axes, ghosts along one.
 _SPOILT = (Artifact.NOISE, Artifact.ZIPPER, Artifact.BANDING, Artifact.MOTION, Artifact.DISTORTION)
 
@@ -48,8 +44,9 @@ class Bent(NamedTuple):
 
 def can_be_bent(labels: NDArray[np.int64], measured: Mapping[str, float]) -> bool:
     """Whether a scan of these severities (artifact,) is not bent at all, and shows nothing that a bend would."""
-    straight = measured.get("displacement_mm", 0.0) == 0.0
-    return straight and not any(labels[list(Artifact).index(artifact)] for artifact in _SPOILT)
+    return is_bare(Artifact.DISTORTION, measured) and not any(
+        labels[list(Artifact).index(artifact)] for artifact in _SPOILT
+    )
 
 
 def bent_anew(
@@ -107,10 +104,10 @@ def _drawn(brain: Image, severity: Severity, generator: np.random.Generator) -> 
     shape = brain.shape[0], brain.shape[1] * PLACE, brain.shape[2] * PLACE
     points = (where - _middle(shape)) * SPACING_MM
     for _ in range(_TRIES):
-        low, high = INTERVALS_MM[severity]
-        most_mm = float(generator.uniform(max(low, _LEAST_MM) + 0.03 * (high - low), high - 0.03 * (high - low)))
-        kind = generator.choice(list(DISTORTION_SHARES), p=list(DISTORTION_SHARES.values())).item()
-        found = deformation.drawn(kind, points, most_mm, strain_of(generator, severity), np.eye(3)[1:], generator)
+        drawn = draws.draw(generator, dict.fromkeys(Artifact, Severity.NONE) | {Artifact.DISTORTION: severity})
+        most_mm = largest_mm(drawn, generator)
+        kind, strained = drawn.distortion_kind, drawn.strain
+        found = deformation.drawn(kind, points, most_mm, strained, np.eye(3)[1:], generator)
         jacobian = found.jacobian(points)
         measured = {"displacement_mm": most_mm, "strain": physics.strain(jacobian)}
         with suppress(OutOfContract):

@@ -76,9 +76,7 @@ class FitConfig(BaseModel):
     plane_weight: float = Field(1.0, ge=0)  # of naming the plane, the second task, beside the severity's loss
     measure_weight: float = Field(0.0, ge=0)  # of naming what was measured, a third task on simulated scans
     field_weight: float = Field(0.0, ge=0)  # of drawing what a render knows of every place, with "field-unet"
-    truth_weight: float = Field(
-        0.0, ge=0
-    )  # of drawing what a scan was simulated with, with "tissue-unet" or "bend-unet"
+    truth_weight: float = Field(0.0, ge=0)  # of drawing what a scan was simulated with (train/truth.py)
     mask_weight: float = Field(0.0, ge=0)  # of finding the brain, a third task on the scans that have a mask
     weight_decay: float = 1e-4
     dropout: float = Field(0.3, ge=0, lt=1)  # of the features, before the heads

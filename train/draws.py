@@ -125,7 +125,7 @@ def draw(generator: np.random.Generator, levels: Levels, *, slight: bool = True)
         shading_ratio=ratio,
         shading_seed=_seed(generator),
         displacement_mm=within(contract.DISPLACEMENT_MM, level(Artifact.DISTORTION), share=0.3),
-        strain=strain_of(generator, level(Artifact.DISTORTION)),
+        strain=_strain(generator, level(Artifact.DISTORTION)),
         distortion_seed=_seed(generator),
         shading_kind=_one_of(generator, SHADING_SHARES),
         distortion_kind=_one_of(generator, DISTORTION_SHARES),
@@ -237,8 +237,7 @@ def _contrast(generator: np.random.Generator, within: _Within, severity: Severit
     return left, ratio
 
 
-def strain_of(generator: np.random.Generator, severity: Severity) -> float:
-    """Of a deformation, somewhat inside the interval of its severity."""
+def _strain(generator: np.random.Generator, severity: Severity) -> float:
     low, high = ((0.01, 0.07), (0.16, 0.33), (0.42, 0.58))[severity]
     return float(generator.uniform(low, high))
 

@@ -14,14 +14,13 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from qcnode.artifacts import Artifact
-from qcnode.ensemble.regions import APART
 from train.batching import Batch
 from train.config import FitConfig
 from train.dataset import Inputs
 from train.fields import Drawn, batch_of
-from train.made import made_into, making_of
 from train.measures import targets_of
 from train.progress import progress
+from train.samples import sample_into, sources_of
 from train.truth import Truth, truth_of
 from train.variation import Image
 
@@ -109,10 +108,11 @@ def _made(
     if len(artifacts) == 1 and config.measure_weight:
         (artifact,) = artifacts
         targets = targets_of(data.measured or [{}] * len(data.scans), artifact)
-    drawing = partial(made_into, making_of(data, artifacts, config))
+    sources = sources_of(data, artifacts, config)
+    drawing = partial(sample_into, sources)
     places = [np.empty(0, np.float32)] * 2
     for turn, batch in enumerate(progress(batches, name)):
-        shape = (len(batch), *_shape(data, config, batch[0]))
+        shape = (len(batch), *sources.shape(batch[0]))
         if places[turn % 2].shape != shape:
             places[turn % 2] = np.empty(shape, np.float32)
         images = places[turn % 2]
@@ -134,12 +134,6 @@ def _made(
         if len(artifacts) == 1 and config.truth_weight:
             truth = truth_of([scan.truth for scan in made], device())
         yield Fed(on_device(images), severities, planes, masks, measures, fields, truth)
-
-
-def _shape(data: Inputs, config: FitConfig, index: int) -> tuple[int, ...]:
-    """Of what an encoder is given of a scan while it trains."""
-    shape = data.images[index].shape
-    return (-(-shape[0] // APART), *shape[1:]) if config.truth_weight else shape
 
 
 def _masks(masks: Sequence[Image | None], shape: tuple[int, ...]) -> Masks:

@@ -39,7 +39,7 @@ _BARE = {
     Artifact.BANDING: ("band_depth", 0.0),
 }
 _NOTHING = 1e-3  # in these quantities
-_SPACING_MM = np.array([5.0, 1.6, 1.6])  # of a network input, near enough
+SPACING_MM = np.array([5.0, 1.6, 1.6])  # of a network input, near enough
 _STEPS = 1 << 12  # of a band's coordinate across the field of view: some .05 mm each
 _TRIES = 50  # of bands that a brain would hide
 _SLICES = 8  # looked up at a time: so many stay in a core's cache until the image was multiplied by them
@@ -200,8 +200,8 @@ def _distorted(image: Image, drawn: draws.Draw, head: NDArray[np.bool_], generat
     """The image pulled along plane waves of the drawn displacement and strain."""
     centre = (np.array(image.shape) - 1) / 2
     inside = np.argwhere(head[::2, ::4, ::4]) * (2, 4, 4)
-    points = (inside[generator.permutation(len(inside))[:600]] - centre) * _SPACING_MM
-    largest = drawn.displacement_mm or float(generator.uniform(0.2, 1.4))
+    points = (inside[generator.permutation(len(inside))[:600]] - centre) * SPACING_MM
+    largest = largest_mm(drawn, generator)
     waves = deformation.drawn("waves", points, largest, drawn.strain, np.eye(3)[1:], generator)
     grid = np.stack(
         np.meshgrid(
@@ -209,12 +209,17 @@ def _distorted(image: Image, drawn: draws.Draw, head: NDArray[np.bool_], generat
         ),
         -1,
     )
-    moved = waves(grid.reshape(-1, 3) * centre * _SPACING_MM).reshape(grid.shape) / _SPACING_MM / centre
+    moved = waves(grid.reshape(-1, 3) * centre * SPACING_MM).reshape(grid.shape) / SPACING_MM / centre
     coarse = torch.from_numpy(np.moveaxis(grid + moved, -1, 0)[None]).float()
     full = F.interpolate(coarse, size=image.shape, mode="trilinear", align_corners=True)[0]
     sampling = full.flip(0).permute(1, 2, 3, 0)[None]  # grid_sample takes (column, row, slice)
     pulled: Image = F.grid_sample(torch.from_numpy(image)[None, None], sampling, align_corners=True)[0, 0].numpy()
     return pulled
+
+
+def largest_mm(drawn: draws.Draw, generator: np.random.Generator) -> float:
+    """The displacement that was drawn; some even where none was, so that interpolation tells nothing."""
+    return drawn.displacement_mm or float(generator.uniform(0.2, 1.4))
 
 
 def field_of_view(image: Image) -> tuple[slice, ...]:

@@ -17,7 +17,7 @@ from train.dataset import Inputs
 from train.looks import looked_at, looks
 from train.loop import fit_member, fit_shared
 from train.pretrain import PRETRAINED, start_from_pretrained
-from train.shared import SHARED, Shared, new_member, shipped_member
+from train.shared import SHARED, Shared, is_shipped, new_member, shipped_member
 from train.split import TRAIN, VALIDATION, subjects_of
 
 log = logging.getLogger(__name__)
@@ -58,11 +58,14 @@ def fit_run(
         raise ConfigError(
             "truth_weight is set and no training scan has a truth; simulate writes NAME_truth.nii.gz, or set it to 0."
         )
-    its_own = [its for its in map(config.of, artifacts) if its.encoder.startswith(OF_TRUTHS) and not its.truth_weight]
-    if its_own and not init:
-        raise ConfigError(
-            f"{its_own[0].encoder} learns to draw from the truth alone; set truth_weight above 0, or give --init."
-        )
+    for artifact in artifacts:
+        its = config.of(artifact)
+        cannot_draw = its.encoder.startswith(OF_TRUTHS) and not its.truth_weight
+        if cannot_draw and not (init and is_shipped(its, artifact, init)):
+            raise ConfigError(
+                f"{its.encoder} learns to draw from the truth alone; set truth_weight above 0, or give --init a folder"
+                f" whose {artifact} is alike."
+            )
     out.mkdir(parents=True, exist_ok=True)
     log.info("fit_started training_scans=%d validation_scans=%d", len(training.scans), len(validation.scans))
     sharing = {artifact for artifact in artifacts if _of_shared_kind(config.of(artifact), config)}

@@ -13,7 +13,7 @@ from qcnode.ensemble.mambaout import MLDecoder, Queried
 from qcnode.ensemble.model import Member
 from qcnode.ensemble.networks import encoder as built_encoder
 from qcnode.ensemble.runtime import load_member
-from qcnode.ensemble.weights import read_manifest
+from qcnode.ensemble.weights import MemberEntry, read_manifest
 from train.config import FitConfig
 
 log = logging.getLogger(__name__)
@@ -72,14 +72,19 @@ def new_member(config: FitConfig) -> Member:
     return Member(config.encoder, config.encoder_width, ordinal=config.ordinal, dropout=config.dropout)
 
 
+def is_shipped(config: FitConfig, artifact: Artifact, weights: Path) -> bool:
+    """Whether the weights folder's member is of the configuration's kind; raises ConfigError as `shipped_member`."""
+    theirs, ours = _kinds(config, _shipped(artifact, weights))
+    return theirs == ours
+
+
 def shipped_member(config: FitConfig, artifact: Artifact, weights: Path) -> Member:
     """The configuration's member with the weights folder's values; as chance makes it, and told so, where they differ.
 
     Raises ConfigError for a folder that cannot be read.
     """
-    member = new_member(config)
-    entry = next(entry for entry in read_manifest(weights).members if entry.artifact == artifact)
-    theirs, ours = (entry.encoder, entry.width, entry.ordinal), (config.encoder, config.encoder_width, config.ordinal)
+    member, entry = new_member(config), _shipped(artifact, weights)
+    theirs, ours = _kinds(config, entry)
     if theirs == ours:
         member.load_state_dict(load_member(weights, entry).state_dict())
     else:
@@ -91,6 +96,15 @@ def shipped_member(config: FitConfig, artifact: Artifact, weights: Path) -> Memb
             _told(*ours),
         )
     return member
+
+
+def _shipped(artifact: Artifact, weights: Path) -> MemberEntry:
+    return next(entry for entry in read_manifest(weights).members if entry.artifact == artifact)
+
+
+def _kinds(config: FitConfig, entry: MemberEntry) -> tuple[tuple[str, int, bool], tuple[str, int, bool]]:
+    """What decides whether weights fit: the folder's encoder, width and kind of head, and the configuration's."""
+    return (entry.encoder, entry.width, entry.ordinal), (config.encoder, config.encoder_width, config.ordinal)
 
 
 def _told(encoder: str, width: int, ordinal: bool) -> str:

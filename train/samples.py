@@ -25,7 +25,7 @@ from train.variation import Half, Image, drawn, without_air
 _QUIETEST_OF = 3  # scans, where Contrast is drawn severely
 
 
-class Made(NamedTuple):
+class Sample(NamedTuple):
     """One scan of a batch beside its image.
 
     measured: what is known of an artifact that was drawn anew, in place of what was measured on that scan; else None.
@@ -39,29 +39,36 @@ class Made(NamedTuple):
     measured: Mapping[str, float] | None = None
 
 
-class Making(NamedTuple):
-    """What scans of a batch are made from. bases: the scans on which a member's artifact is drawn.
+class Sources(NamedTuple):
+    """What samples are made from. bases: the scans on which a member's artifact is drawn.
 
-    of_all: at every severity, with what is known of it at every place.
+    with_truth: for a member that learns what a scan was made with at every place (train/truth.py): it is given every
+    third slice of a scan, and its artifact is drawn at every severity.
     """
 
     data: Inputs
     artifacts: Set[Artifact]
     config: FitConfig
     bases: NDArray[np.int64]
-    of_all: bool = False
+    with_truth: bool
+
+    def shape(self, index: int) -> tuple[int, ...]:
+        """Of what an encoder is given of a scan while it trains."""
+        shape = self.data.images[index].shape
+        return (-(-shape[0] // APART), *shape[1:]) if self.with_truth else shape
 
 
-def making_of(data: Inputs, artifacts: Set[Artifact], config: FitConfig) -> Making:
-    """What scans are made from for a member of one artifact, or for an encoder that several share."""
+def sources_of(data: Inputs, artifacts: Set[Artifact], config: FitConfig) -> Sources:
+    """What samples are made from for a member of one artifact, or for an encoder that several share."""
     bases: Sequence[int] | NDArray[np.int64] = []
+    with_truth = len(artifacts) == 1 and bool(config.truth_weight)
     if len(artifacts) == 1 and config.redraw and artifacts <= set(REDRAWN):
         (artifact,) = artifacts
-        if config.truth_weight:
+        if with_truth:
             bases = _with_known_places(data, artifact, config)
         else:
             bases = redrawable(data.labels, artifact, data.measured)
-    return Making(data, artifacts, config, np.array(bases, np.int64), of_all=bool(config.truth_weight))
+    return Sources(data, artifacts, config, np.array(bases, np.int64), with_truth)
 
 
 def _with_known_places(data: Inputs, artifact: Artifact, config: FitConfig) -> list[int]:
@@ -80,31 +87,31 @@ def _with_known_places(data: Inputs, artifact: Artifact, config: FitConfig) -> l
     ]
 
 
-def made_into(making: Making, into: Image, index: int, seed: int) -> Made:
+def sample_into(sources: Sources, into: Image, index: int, seed: int) -> Sample:
     """Write one scan into its place in a batch, drawn by its own seed, whichever thread comes first."""
     try:
-        return _drawn_into(making, into, index, np.random.default_rng(seed))
+        return _drawn_into(sources, into, index, np.random.default_rng(seed))
     except OutOfContract:  # an artifact that the other scan cannot have: this one as it is
-        as_it_is = making.config.model_copy(update={"redraw": 0.0, "shared_redraw": 0.0})
-        return _drawn_into(making._replace(config=as_it_is), into, index, np.random.default_rng(seed))
+        as_it_is = sources.config.model_copy(update={"redraw": 0.0, "shared_redraw": 0.0})
+        return _drawn_into(sources._replace(config=as_it_is), into, index, np.random.default_rng(seed))
 
 
-def _drawn_into(making: Making, into: Image, index: int, generator: np.random.Generator) -> Made:
-    data, artifacts, config = making.data, making.artifacts, making.config
+def _drawn_into(sources: Sources, into: Image, index: int, generator: np.random.Generator) -> Sample:
+    data, artifacts, config = sources.data, sources.artifacts, sources.config
     labels, plane = data.labels[index], int(data.planes[index])
     if into.ndim == 1:
         into[:], across = _look(data, index, config, generator)
         fields = data.fields[index] if data.fields and config.field_weight else None
         fields = fields if fields is None or across is None else fields.mirrored(across)
-        return Made(labels, plane, fields=fields)
+        return Sample(labels, plane, fields=fields)
     image: Image | Half
     mask = None
     if len(artifacts) == 1:
         (artifact,) = artifacts
-        index, fresh = _of_severity(making, index, artifact, generator)
-        tissues = data.truths[index] if data.truths and config.truth_weight else None
+        index, fresh = _of_severity(sources, index, artifact, generator)
+        tissues = data.truths[index] if data.truths and sources.with_truth else None
         if tissues:
-            return _with_truth(making, into, index, labels, tissues, fresh.get(artifact), generator)
+            return _with_truth(sources, into, index, labels, tissues, fresh.get(artifact), generator)
         image, plane = data.images[index], int(data.planes[index])
         if data.masks and config.mask_weight and not (fresh and artifact is Artifact.DISTORTION):
             mask = data.masks[index]  # of a scan whose voxels are moved here it would no longer be true
@@ -115,30 +122,30 @@ def _drawn_into(making: Making, into: Image, index: int, generator: np.random.Ge
         labels = labels.copy()
         for artifact, severity in fresh.items():
             labels[list(Artifact).index(artifact)] = severity
-    if config.truth_weight:
+    if sources.with_truth:
         image = every_third(image, int(generator.integers(APART)))
     variation = drawn(artifacts, config, generator)
     variation.into(into, image)
     for artifact, severity in fresh.items():
         redraw(into, artifact, severity, generator)
     moved = None if mask is None else variation.of_mask(np.asarray(mask, np.float32) / np.float32(255))
-    return Made(labels, plane, moved, measured={} if fresh and len(artifacts) == 1 else None)
+    return Sample(labels, plane, moved, measured={} if fresh and len(artifacts) == 1 else None)
 
 
 def _with_truth(
-    making: Making,
+    sources: Sources,
     into: Image,
     index: int,
     labels: NDArray[np.int64],
     tissues: Tissues,
     severity: Severity | None,
     generator: np.random.Generator,
-) -> Made:
-    """As `_drawn_into`, for a member that learns what a scan was made with at every place (train/truth.py).
+) -> Sample:
+    """As `_drawn_into`, of a scan with a truth, for a member that learns it.
 
     severity: at which the member's artifact is drawn anew; None: it stays.
     """
-    data, config = making.data, making.config
+    data, config = sources.data, sources.config
     its: Mapping[str, float] = data.measured[index] if data.measured else {}
     first = int(generator.integers(APART))
     places, measured = widened(tissues.maps), None
@@ -149,11 +156,11 @@ def _with_truth(
             brain = brain_of_regions(tissues.maps)
             anew = drawn_anew(tissues.plain, brain, its, severity, generator, first)
             image, places, measured = anew.image, of_anew(places, anew), anew.measured
-        variation = drawn(making.artifacts, config, generator)
+        variation = drawn(sources.artifacts, config, generator)
         variation.into(into, image)
         maps = contrast_maps(variation.of_places(places, PLACE), (measured or its).get("contrast_seen"))
     else:
-        variation = drawn(making.artifacts, config, generator)
+        variation = drawn(sources.artifacts, config, generator)
         whole, places = replace(variation, air=None).of(data.images[index]), variation.of_places(places, PLACE)
         if severity is None:
             seen = every_third(whole, first)
@@ -162,7 +169,7 @@ def _with_truth(
             bent = bent_anew(whole, places[:SHARES], its["noise_sigma"], severity, generator, first)
             seen, maps, measured = bent.image, Maps(bent.shares, bent.regions), bent.measured
         into[:] = seen if variation.air is None else without_air(seen, variation.air)
-    return Made(labels, int(data.planes[index]), truth=maps, measured=measured)
+    return Sample(labels, int(data.planes[index]), truth=maps, measured=measured)
 
 
 def _look(data: Inputs, index: int, config: FitConfig, generator: np.random.Generator) -> Varied:
@@ -173,19 +180,18 @@ def _look(data: Inputs, index: int, config: FitConfig, generator: np.random.Gene
 
 
 def _of_severity(
-    making: Making, index: int, artifact: Artifact, generator: np.random.Generator
+    sources: Sources, index: int, artifact: Artifact, generator: np.random.Generator
 ) -> tuple[int, dict[Artifact, Severity]]:
     """The scan, or another without the artifact, and the severity at which it is to be drawn on that."""
-    severity = Severity(int(making.data.labels[index, list(Artifact).index(artifact)]))
-    drawable = len(making.bases) if making.of_all else is_redrawn(artifact, severity)
-    if not drawable or generator.random() >= making.config.redraw:
+    severity = Severity(int(sources.data.labels[index, list(Artifact).index(artifact)]))
+    drawable = len(sources.bases) if sources.with_truth else is_redrawn(artifact, severity)
+    if not drawable or generator.random() >= sources.config.redraw:
         return index, {}
-    base = int(generator.choice(making.bases))
-    if (
-        artifact is Artifact.CONTRAST and making.of_all and severity is Severity.SEVERE
-    ):  # where shading makes bright it makes noise loud
-        several = [base, *generator.choice(making.bases, _QUIETEST_OF - 1).tolist()]
-        base = min(several, key=lambda index: making.data.measured[index]["noise_sigma"])
+    base = int(generator.choice(sources.bases))
+    if sources.with_truth and (artifact, severity) == (Artifact.CONTRAST, Severity.SEVERE):
+        # Where shading makes bright it makes noise loud.
+        several = [base, *generator.choice(sources.bases, _QUIETEST_OF - 1).tolist()]
+        base = min(several, key=lambda index: sources.data.measured[index]["noise_sigma"])
     return base, {artifact: severity}
 
 
