@@ -7,18 +7,20 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from numpy.typing import NDArray
+from pydantic import ValidationError
 from scipy import ndimage
 from torch.nn import functional as F
 
 from qcnode.artifacts import Artifact, Plane, Severity
-from qcnode.ensemble.regions import PLACE, REGION
+from qcnode.ensemble.tissue import PLACE, REGION
 from qcnode.imaging.preprocess import INPUT_SHAPE
 from train import physics
 from train.config import FitConfig
 from train.dataset import Scan, inputs
 from train.fading import Anew, Plain, Tissues, can_be_plain, drawn_anew, plain_of
-from train.feed import fed
+from train.feed import Fed, fed
 from train.severity import CONTRAST_LEFT, SHADING_RATIO, Interval
 from train.truth import brain_of_regions, widened
 
@@ -150,6 +152,35 @@ def test_a_batch_has_the_truth_and_the_measures_of_what_was_drawn() -> None:
     for batch in fed(untold, batches, frozenset({Artifact.CONTRAST}), config, np.random.default_rng(1), "test"):
         assert batch.truth is not None
         assert batch.truth.regions[0, 1].isnan().all(), "of a scan without a record nothing is known"
+
+
+def test_others_are_drawn_beside_it_and_the_truth_stays() -> None:
+    places = MAPS.reshape(4, 40, 72, 2, 72, 2).mean((3, 5)) * np.array([127, 127, 127, 50])[:, None, None, None]
+    scan = Scan(Path("LISA_0001_LF_axi.nii.gz"), "LISA_0001", Plane.AXIAL, (0,) * len(Artifact))
+    its = MEASURED | {"contrast_seen": 0.27, "shading_ratio": 1.2}
+    tissues = [Tissues(np.rint(places).astype(np.int8), NOISY)]
+    data = inputs([scan], [a_scan(SIGMA).astype(np.float16)], (), [its], tissues)
+    alone = FitConfig(encoder="tissue-unet", truth_weight=1, measure_weight=1, redraw=1, intensity_jitter=0)
+
+    def batch(config: FitConfig) -> Fed:
+        (its,) = fed(data, [np.zeros(4, int)], frozenset({Artifact.CONTRAST}), config, np.random.default_rng(1), "test")
+        return its
+
+    without, beside = batch(alone), batch(alone.model_copy(update={"redraw_others": 1.0}))
+    assert torch.equal(without.labels, beside.labels)
+    assert without.truth is not None
+    assert beside.truth is not None
+    assert without.measures is not None
+    assert beside.measures is not None
+    assert torch.equal(without.measures[0], beside.measures[0])
+    assert torch.equal(without.truth.shares[0], beside.truth.shares[0]), "each scan is drawn by its own seed"
+    off = (without.images - beside.images).abs()[without.images > 0.5].mean()
+    assert 0.05 < off < 0.6, "moved and banded, not another head"
+    as_it_is = alone.model_copy(update={"redraw": 0.0})
+    left = batch(as_it_is.model_copy(update={"redraw_others": 1.0}))
+    assert torch.equal(batch(as_it_is).images, left.images), "only where Contrast is drawn anew"
+    with pytest.raises(ValidationError, match="compact-resnet is given no others"):
+        FitConfig(redraw=0.5, redraw_others=0.5)
 
 
 def test_the_brain_of_regions_is_the_mean_of_its_places() -> None:

@@ -48,3 +48,11 @@ def test_a_network_that_leaves_a_core_free_is_fed_from_there(monkeypatch: pytest
     monkeypatch.setattr(feed, "device", lambda: torch.device("cuda"))
     monkeypatch.setattr(feed, "_cores", lambda: 1)
     assert not feed._takes_all_cores()
+
+
+def test_a_processor_that_would_emulate_bfloat16_computes_in_float32(monkeypatch: pytest.MonkeyPatch) -> None:
+    said = {True: torch.bfloat16, False: torch.float32}
+    for native, asked in ((True, True), (True, False), (False, True)):
+        monkeypatch.setattr(torch.ops.mkldnn, "_is_mkldnn_bf16_supported", lambda native=native: native)
+        with feed.autocast(asked):
+            assert (torch.ones(2, 2) @ torch.ones(2, 2)).dtype is said[native and asked]

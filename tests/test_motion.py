@@ -11,6 +11,8 @@ from qcnode.imaging.phantom import mix_poses
 from train import motion
 from train.severity import MOTION_NRMS
 
+SLICE_MM = 5.0
+
 
 def a_scan() -> tuple[np.ndarray, np.ndarray]:
     """A patchy ball in air, and where it is."""
@@ -24,7 +26,9 @@ def a_scan() -> tuple[np.ndarray, np.ndarray]:
 @pytest.mark.parametrize("seed", range(4))
 def test_the_difference_to_the_unmoved_scan_is_the_severitys(severity: Severity, seed: int) -> None:
     image, brain = a_scan()
-    found = motion._mixed(torch.from_numpy(image), torch.from_numpy(brain), severity, np.random.default_rng(seed)).abs()
+    found = motion._mixed(
+        torch.from_numpy(image), torch.from_numpy(brain), severity, np.random.default_rng(seed), SLICE_MM
+    ).abs()
     difference = np.sqrt(np.mean((found.numpy()[brain] - image[brain]) ** 2) / np.mean(image[brain] ** 2))
     low, high = MOTION_NRMS[severity]
     assert low <= difference <= high
@@ -32,10 +36,11 @@ def test_the_difference_to_the_unmoved_scan_is_the_severitys(severity: Severity,
 
 def test_a_head_that_lies_as_it_lay_is_left_as_it_is() -> None:
     image = torch.from_numpy(a_scan()[0])
-    np.testing.assert_allclose(motion._posed(image, np.zeros(6)), image, atol=1e-4)
+    np.testing.assert_allclose(motion._posed(image, np.zeros(6), SLICE_MM), image, atol=1e-4)
     some = torch.tensor([3, 9])
     pose = np.array([3.0, 2.0, -1.0, 4.0, 1.0, -2.0])
-    np.testing.assert_allclose(motion._posed(image, pose, some), motion._posed(image, pose)[some], atol=1e-5)
+    of_all = motion._posed(image, pose, SLICE_MM)
+    np.testing.assert_allclose(motion._posed(image, pose, SLICE_MM, some), of_all[some], atol=1e-5)
 
 
 def test_a_head_is_turned_and_shifted_by_what_the_pose_says() -> None:
@@ -43,12 +48,12 @@ def test_a_head_is_turned_and_shifted_by_what_the_pose_says() -> None:
     image = torch.zeros((9, 41, 41))
     image[4, 20, 26] = 1.0
 
-    def brightest(pose: list[float]) -> tuple[int, ...]:
-        return tuple(
-            int(i) for i in np.unravel_index(motion._posed(image, np.array(pose)).numpy().argmax(), image.shape)
-        )
+    def brightest(pose: list[float], slice_mm: float = SLICE_MM) -> tuple[int, ...]:
+        posed = motion._posed(image, np.array(pose), slice_mm).numpy()
+        return tuple(int(i) for i in np.unravel_index(posed.argmax(), image.shape))
 
     assert brightest([0, 0, 0, 10, 0, 0]) == (2, 20, 26)
+    assert brightest([0, 0, 0, 30, 0, 0], 3 * SLICE_MM) == (2, 20, 26)
     assert brightest([0, 0, 0, 0, 8, 0]) == (4, 15, 26)
     assert brightest([0, 0, 0, 0, 0, 8]) == (4, 20, 21)
     assert brightest([90, 0, 0, 0, 0, 0]) in {(4, 26, 20), (4, 14, 20)}
@@ -59,6 +64,6 @@ def test_lines_are_filled_as_the_simulator_mixes_them(axis: int) -> None:
     image = torch.from_numpy(a_scan()[0])
     poses = np.array([[0, 0, 0, 0, 0, 0], [4, 1, 2, 1, 3, -2]], float)
     state = (np.arange(image.shape[axis]) > 50).astype(np.int64)
-    found = motion._filled(image, poses, state, axis, torch.arange(len(image)))
-    expected = mix_poses([motion._posed(image, pose).numpy() for pose in poses], state, axis)
+    found = motion._filled(image, poses, state, axis, torch.arange(len(image)), SLICE_MM)
+    expected = mix_poses([motion._posed(image, pose, SLICE_MM).numpy() for pose in poses], state, axis)
     np.testing.assert_allclose(found, expected, atol=1e-4)

@@ -41,7 +41,6 @@ def test_every_published_encoder_is_held_to_its_figures() -> None:
         "head-resnet",
         "field-unet",
         "tissue-unet",
-        "bend-unet",
         "plane-profiles",
         "tile-profiles",
         "lou-cnn",

@@ -17,10 +17,8 @@ from safetensors.torch import load_file
 from torch.nn import functional as F
 
 from qcnode.artifacts import Artifact, Plane
-from qcnode.ensemble.bend import BendUNet
 from qcnode.ensemble.model import Member
-from qcnode.ensemble.regions import APART, PLACE, SHARES, RegionUNet, every_third
-from qcnode.ensemble.tissue import TissueUNet
+from qcnode.ensemble.tissue import APART, PLACE, SHARES, TissueUNet, every_third, figures_of
 from qcnode.errors import ConfigError
 from train.__main__ import main
 from train.config import FitConfig
@@ -31,7 +29,6 @@ from train.simulate import TRUTH_STEPS
 from train.truth import (
     TRUTH_SHAPE,
     Truth,
-    bend_maps,
     cached_truth,
     cached_truths,
     contrast_maps,
@@ -66,24 +63,23 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.fixture(params=[TissueUNet, BendUNet])
-def encoder(request: pytest.FixtureRequest) -> RegionUNet:
+@pytest.fixture
+def encoder() -> TissueUNet:
     torch.manual_seed(0)
     torch.set_num_threads(1)
-    built: RegionUNet = request.param(4).eval()
-    return built
+    return TissueUNet(4).eval()
 
 
-def test_slices_of_padding_change_nothing(encoder: RegionUNet) -> None:
+def test_slices_of_padding_change_nothing(encoder: TissueUNet) -> None:
     scans = torch.rand(2, 1, 9, 32, 48)
     with torch.no_grad():
         features = encoder(scans)
         padded = encoder(F.pad(scans, (0, 0, 0, 0, 4, 2)))
-    assert features.shape == (2, RegionUNet.MIXED)
+    assert features.shape == (2, TissueUNet.MIXED)
     torch.testing.assert_close(features, padded, atol=1e-3, rtol=1e-3)
 
 
-def test_a_scan_is_drawn_alone_as_it_is_among_others(encoder: RegionUNet) -> None:
+def test_a_scan_is_drawn_alone_as_it_is_among_others(encoder: TissueUNet) -> None:
     scans = torch.rand(3, 1, 8, 32, 32)
     scans[1, :, :3] = 0  # of fewer slices
     with torch.no_grad():
@@ -92,7 +88,7 @@ def test_a_scan_is_drawn_alone_as_it_is_among_others(encoder: RegionUNet) -> Non
     torch.testing.assert_close(together, alone, atol=1e-3, rtol=1e-3)
 
 
-def test_training_is_given_every_third_slice_and_else_all_are_seen(encoder: RegionUNet) -> None:
+def test_training_is_given_every_third_slice_and_else_all_are_seen(encoder: TissueUNet) -> None:
     scans = torch.rand(1, 1, 12, 32, 32)
     with watched(encoder) as said, torch.no_grad():
         encoder.is_given_one = True
@@ -122,23 +118,10 @@ def test_every_third_slice_is_as_many_wherever_it_begins() -> None:
     assert every_third(maps[None], 1).shape == (1, 4, 2, 2)
 
 
-def test_heads_do_not_bend_what_is_drawn(encoder: RegionUNet) -> None:
+def test_heads_do_not_bend_what_is_drawn(encoder: TissueUNet) -> None:
     encoder.train()(torch.rand(2, 1, 9, 32, 32)).square().sum().backward()
     learned = {name.split(".")[0] for name, weight in encoder.named_parameters() if weight.grad is not None}
     assert learned == {"deep", "mix"}
-
-
-def test_figures_of_a_bend_are_its_lengths_in_the_brain() -> None:
-    brain = torch.zeros(1, 4, 6, 6)
-    brain[:, 1:3, 1:5, 1:5] = 1
-    regions = torch.full((1, BendUNet.REGIONS, 4, 6, 6), 50.0)  # in air nobody asks
-    of_one = torch.tensor([2.0, 1.5, 0, 3, 4, 0, 0, 0, 2, 0, 0])
-    regions[:, :, 1, 1:5, 1:5], regions[:, :, 2, 1:5, 1:5] = of_one[:, None, None], 0
-    means, spreads, largest = BendUNet(2).figures_of(regions, brain, brain / brain.sum())[0].split(4)
-    lengths = torch.tensor([2.0, 1.5, 5.0, 8**0.5])
-    torch.testing.assert_close(means, lengths / 2, atol=0.01, rtol=0)
-    torch.testing.assert_close(spreads, lengths / 2, atol=0.01, rtol=0)
-    torch.testing.assert_close(largest, lengths - np.log(2) / 3, atol=0.01, rtol=0)
 
 
 def test_figures_are_right_where_the_drawing_is() -> None:
@@ -148,7 +131,7 @@ def test_figures_are_right_where_the_drawing_is() -> None:
     contrast = torch.full((1, 4, 6, 6), 9.0)  # in air nobody asks
     contrast[0, 1], contrast[0, 2] = 2.0, 1.0
     share = brain / brain.sum()
-    found = TissueUNet(2).figures_of(torch.stack([shading, contrast], 1), brain, share)[0]
+    found = figures_of(torch.stack([shading, contrast], 1), brain, share)[0]
     assert 0.4 < found[2].item() < 0.6, "the range of the shading in the brain, softly"
     assert found[4].item() == pytest.approx(1.5)
     assert found[5].item() == pytest.approx(0.25), "half of the brain is .5 above the mean"
@@ -210,16 +193,13 @@ def test_places_move_as_their_voxels_do(variation: Variation) -> None:
     np.testing.assert_allclose(moved[inside], expected[inside], atol=0.03 if variation.turn else 1e-6)
 
 
-@pytest.mark.parametrize(("encoder", "artifact"), [("tissue-unet", "Contrast"), ("bend-unet", "Distortion")])
-def test_a_truth_goes_where_its_scan_goes_and_scans_without_are_known(
-    data: Path, tmp_path: Path, encoder: str, artifact: str
-) -> None:
+def test_a_truth_goes_where_its_scan_goes_and_scans_without_are_known(data: Path, tmp_path: Path) -> None:
     scans = read_scans(data)[:4]
-    config = FitConfig(encoder=encoder, truth_weight=1, intensity_jitter=0, width=2)
+    config = FitConfig(encoder="tissue-unet", truth_weight=1, intensity_jitter=0, width=2)
     truths = cached_truths(scans, tmp_path, config)
     everything = inputs(scans, [cached_input(s, tmp_path) for s in scans], truths=truths)
     generator = np.random.default_rng(4)
-    for batch in fed(everything, [np.arange(4)] * 3, frozenset({Artifact(artifact)}), config, generator, "test"):
+    for batch in fed(everything, [np.arange(4)] * 3, frozenset({Artifact.CONTRAST}), config, generator, "test"):
         assert batch.truth is not None
         assert batch.truth.known.tolist() == [True, False, True, False]
         assert batch.images.shape[2] == 14, "every third slice"
@@ -259,13 +239,6 @@ def test_the_loss_of_a_hand_worked_example() -> None:
     assert truth_loss(said, nobody).item() == 0
     assert truth_loss(said, truth_of([None, None], device)).item() == 0
 
-    bends = torch.ones(1, BendUNet.REGIONS, 2, 2, 2)
-    of_one = [shares[:2], bends, torch.ones(1, 2, dtype=torch.bool)]
-    straight = truth_loss(of_one, truth_of([bend_maps(places, 0.0)], device)).item()
-    assert straight == pytest.approx(3 * np.log(2) + (2 * 0.5 + 9 * 0.2) * (1 - 0.15), rel=1e-4)
-    slightly = truth_loss(of_one, truth_of([bend_maps(places, 1.2)], device)).item()
-    assert slightly == pytest.approx(3 * np.log(2), rel=1e-4), "how is not written down"
-
 
 def test_encoders_that_draw_nothing_and_data_without_truths_are_refused(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
@@ -294,7 +267,7 @@ def test_a_few_steps_draw_better(data: Path, tmp_path: Path) -> None:
     image = torch.from_numpy(every_third(np.asarray(cached_input(scan, tmp_path), np.float32), 0))[None, None]
     maps = truth_of([contrast_maps(every_third(widened(truth.maps), 0), None)], torch.device("cpu"))
     member, losses = Member("tissue-unet", 4).train(), []
-    assert isinstance(member.encoder, RegionUNet)
+    assert isinstance(member.encoder, TissueUNet)
     member.encoder.is_given_one = True
     optimizer = torch.optim.Adam(member.parameters(), 0.02)
     for _ in range(30):
@@ -308,19 +281,16 @@ def test_a_few_steps_draw_better(data: Path, tmp_path: Path) -> None:
     assert losses[-1] < 0.6 * losses[0]
 
 
-@pytest.mark.parametrize(("encoder", "artifact"), [("tissue-unet", "Contrast"), ("bend-unet", "Distortion")])
-def test_a_fitted_member_draws_and_is_what_the_node_loads(
-    data: Path, tmp_path: Path, encoder: str, artifact: str
-) -> None:
+def test_a_fitted_member_draws_and_is_what_the_node_loads(data: Path, tmp_path: Path) -> None:
     config = tmp_path / "c.toml"
     config.write_text(
-        f'encoder = "{encoder}"\nwidth = 2\nepochs = 1\nblocks = 1\nbf16 = false\n'
+        'encoder = "tissue-unet"\nwidth = 2\nepochs = 1\nblocks = 1\nbf16 = false\n'
         "truth_weight = 3\nmeasure_weight = 1\n"
     )
-    command = ["fit", "--data", str(data), "--artifact", artifact, "--batching", "standard"]
+    command = ["fit", "--data", str(data), "--artifact", "Contrast", "--batching", "standard"]
     assert main([*command, "--config", str(config), "--out", str(tmp_path), "--cache", str(tmp_path / "cache")]) == 0
-    assert json.loads((tmp_path / f"{artifact}.json").read_text())["training"]["truth_weight"] == 3
-    Member(encoder, 2).load_state_dict(load_file(tmp_path / f"{artifact}.safetensors"))  # strictly
+    assert json.loads((tmp_path / "Contrast.json").read_text())["training"]["truth_weight"] == 3
+    Member("tissue-unet", 2).load_state_dict(load_file(tmp_path / "Contrast.safetensors"))  # strictly
 
 
 def test_a_site_without_truths_goes_on_from_the_shipped_member(tmp_path: Path) -> None:

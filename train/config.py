@@ -12,21 +12,20 @@ from qcnode.artifacts import Artifact
 from qcnode.errors import ConfigError
 from qcnode.imaging.preprocess import BLOCKS, CUBE, INPUT_SHAPES, PREPROCESSING
 
+OF_TRUTHS = "tissue-unet"
 _WITHOUT_MAPS = (
     "mirror-resnet",
     "plane-profiles",
     "tile-profiles",
     "head-resnet",
     "field-unet",
-    "tissue-unet",
-    "bend-unet",
+    OF_TRUTHS,
     "lou-cnn",
     "mambaout",
     "mlmambaout",
 )  # not of the scan's own grid, or of one size only
 _LOOKS = ("mirror-resnet", "plane-profiles", "head-resnet", "field-unet")
-OF_TRUTHS = ("tissue-unet", "bend-unet")
-_OF_INTENSITIES = ("compact-resnet", *OF_TRUTHS, "tile-profiles", *_LOOKS)  # and of their places, in mm
+_OF_INTENSITIES = ("compact-resnet", OF_TRUTHS, "tile-profiles", *_LOOKS)  # and of their places, in mm
 PRESETS = Path(__file__).parent / "presets"
 _PRETRAININGS_OWN = {"pretrain_epochs", "pretrain_batch", "pretrain_learning_rate", "temperature"}
 _SHAREDS_OWN = {"members", "shared_epochs", "shared_learning_rate", "shared_loss", "shared_redraw"}
@@ -38,6 +37,7 @@ _MEMBERS_OWN = {
     "batching",
     "reweight",
     "redraw",
+    "redraw_others",
     "loss",
     "label_smoothing",
     "mask_weight",
@@ -83,8 +83,9 @@ class FitConfig(BaseModel):
     batching: Literal["rotating", "standard"] = "rotating"
     blocks: int = Field(2, gt=0)  # rotating blocks of four in one batch; a standard batch has as many scans
     reweight: bool = True
-    bf16: bool = True  # autocast; the shipped figures are measured in float32
+    bf16: bool = True  # autocast, where the device computes in it; the shipped figures are measured in float32
     redraw: float = Field(0.0, ge=0, le=1)  # share of a member's scans on which its artifact is drawn anew
+    redraw_others: float = Field(0.0, ge=0, le=1)  # of these, with "tissue-unet": get motion, and bands
     variation: Literal["full", "half-turn", "none"] = "full"  # of the scans, from epoch to epoch: train/variation.py
     emptied: float = Field(0.0, ge=0, le=1)  # share of scans seen as if their background were zero, beside the above
     intensity_jitter: float = 0.05  # standard deviation of the log of a scan's intensity scale
@@ -111,7 +112,9 @@ class FitConfig(BaseModel):
             raise ValueError(f"{self.encoder} looks at each scan once; set emptied to 0")
         if self.field_weight and self.encoder != "field-unet":
             raise ValueError(f"{self.encoder} draws no fields; set field_weight to 0")
-        if self.truth_weight and self.encoder not in OF_TRUTHS:
+        if self.redraw_others and self.encoder != OF_TRUTHS:
+            raise ValueError(f"{self.encoder} is given no others beside its own artifact; set redraw_others to 0")
+        if self.truth_weight and self.encoder != OF_TRUTHS:
             raise ValueError(f"{self.encoder} draws no truth; set truth_weight to 0")
         if self.mask_weight and self.measure_weight:
             raise ValueError("mask_weight and measure_weight are two third tasks; set one of them to 0")

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from torch.nn import functional as F
 
 from qcnode.artifacts import Artifact, Severity
-from qcnode.ensemble.regions import REGION, every_third
+from qcnode.ensemble.tissue import REGION, every_third
 from qcnode.imaging.preprocess import INTENSITY_RANGE
 from train import physics, shading
 from train.draws import SHADING_SHARES
@@ -26,8 +26,8 @@ _KEPT = Interval(0.88, 1.0)  # of the contrast where none is lost
 # At 0.055 T grey and white matter differ by .11 to .18 in FLAIR (docs/experiments.md), not by .22 to .36 as `simulate`
 # has it: of such scans so many are made paler first, to this share, and none of that is called lost.
 _PALE_SHARE, _PALE = 0.6, Interval(0.35, 1.0)
-_FAINT, _LOUD = Interval(0.0, 0.06), Interval(0.06, 0.13)  # deviations of the noise, relative to the brain's mean
-_LOUD_SHARE = 0.25
+# Deviations of the noise, relative to the brain's mean, and shares of the scans: to be graded none, moderate, severe.
+_NOISES, _NOISE_SHARES = (Interval(0.0, 0.06), Interval(0.06, 0.13), Interval(0.18, 0.30)), (0.65, 0.25, 0.1)
 # Motion and bands are of the scan as it was; noise is only made stronger.
 _SPOILING = (Artifact.NOISE, Artifact.MOTION, Artifact.BANDING, Artifact.CONTRAST)
 _DARKEST = 1e-3  # of a shading; beyond the last slice it is zero
@@ -119,8 +119,8 @@ def drawn_anew(
     image = np.maximum(mean + kept * (bare - mean), 0)
     noise = np.float32(measured["noise_sigma"] * of_brain) * np.maximum(kept, 0) * shaded
     # Noise beside its own, so that there is as much everywhere, or a little more.
-    level = max(float(np.quantile(noise[_SEEN], 0.99)), of_brain * noise_level(generator))
-    image = with_noise(image * shaded, np.sqrt(np.maximum(np.float32(level**2) - noise**2, 0)), generator)
+    level = max(float(np.quantile(noise[_SEEN], 0.99)), of_brain * _noise_level(generator))
+    image = _with_noise(image * shaded, np.sqrt(np.maximum(np.float32(level**2) - noise**2, 0)), generator)
     image[bare == 0] = 0  # beyond the field of view
     foreground = bare[_SEEN] > 0.5
     image *= np.float32(bare[_SEEN][foreground].mean() / max(image[_SEEN][foreground].mean(), 1e-3))
@@ -132,12 +132,12 @@ def drawn_anew(
     )
 
 
-def noise_level(generator: np.random.Generator) -> float:
+def _noise_level(generator: np.random.Generator) -> float:
     """The deviation of a finished scan's noise, relative to the brain's mean: mostly none to be graded."""
-    return (_LOUD if generator.random() < _LOUD_SHARE else _FAINT).drawn(generator)
+    return _NOISES[generator.choice(len(_NOISES), p=_NOISE_SHARES)].drawn(generator)
 
 
-def with_noise(image: Image, sigma: Image | np.float32, generator: np.random.Generator) -> Image:
+def _with_noise(image: Image, sigma: Image | np.float32, generator: np.random.Generator) -> Image:
     """The magnitude of the image with complex noise of this deviation."""
     seeded = torch.Generator().manual_seed(int(generator.integers(2**62)))
     real, imaginary = torch.randn((2, *image.shape), generator=seeded).numpy()

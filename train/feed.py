@@ -95,6 +95,14 @@ def device() -> torch.device:
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
+def autocast(bf16: bool) -> torch.autocast:
+    """bfloat16 where it is asked for and the device computes in it: a processor that has to emulate it takes ten times
+    as long as in float32."""
+    kind = device().type
+    native = kind != "cpu" or bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
+    return torch.autocast(kind, torch.bfloat16, enabled=bf16 and native)
+
+
 def _made(
     scans: Executor,
     data: Inputs,

@@ -28,7 +28,7 @@ from qcnode.ensemble.fields import (
     SHARES,
     FieldUNet,
 )
-from qcnode.ensemble.regions import RegionUNet
+from qcnode.ensemble.tissue import TissueUNet
 from qcnode.imaging.preprocess import oriented
 from qcnode.imaging.volume import Volume
 from train.scans import DIRECTIONS, Displacement, Grid, Pose
@@ -121,14 +121,14 @@ def batch_of(fields: Sequence[Fields | None], device: torch.device) -> Drawn:
 def watched(encoder: nn.Module) -> Iterator[list[Tensor]]:
     """While the encoder runs: the list to which it adds what it drew; encoders that draw nothing add nothing.
 
-    That is fields and pose, or what passes `RegionUNet.laid`.
+    That is fields and pose, or what passes `TissueUNet.laid`.
     """
     said: list[Tensor] = []
     hooks: list[RemovableHandle] = []
     if isinstance(encoder, FieldUNet):
         for part in (encoder.fields, encoder.pose):
             hooks.append(part.register_forward_hook(lambda _module, _inputs, its: said.append(its.float())))
-    if isinstance(encoder, RegionUNet):
+    if isinstance(encoder, TissueUNet):
         hooks.append(encoder.laid.register_forward_pre_hook(lambda _module, inputs: said.extend(inputs)))
     try:
         yield said

@@ -21,7 +21,7 @@ from torch.nn import functional as F
 from qcnode.artifacts import Artifact
 from qcnode.ensemble.calibration import probabilities
 from qcnode.ensemble.model import Member, channels_last
-from qcnode.ensemble.regions import RegionUNet
+from qcnode.ensemble.tissue import TissueUNet
 from qcnode.errors import ConfigError
 from train import ranks
 from train.batching import Batch, epochs_of, rotating_batches, standard_batches
@@ -30,7 +30,7 @@ from train.calibrate import fitted_calibration
 from train.checkpoint import Stage, finish, finished, key_of, save_whole, tensors_of
 from train.config import FitConfig
 from train.dataset import Inputs
-from train.feed import device, fed, on_device
+from train.feed import autocast, device, fed, on_device
 from train.fields import fields_loss, watched
 from train.losses import loss_of, shared_losses_of
 from train.masks import Segmenting, mask_loss
@@ -80,7 +80,7 @@ def fit_shared(
         for images, labels, planes, _, _, fields, _ in fed(
             training, ranks.shares(batches), frozenset(artifacts), config, varying, f"shared {epoch}/{len(epochs)}"
         ):
-            with _autocast(config.bf16), watched(shared.encoder) as drawn:
+            with autocast(config.bf16), watched(shared.encoder) as drawn:
                 severity, plane = model(images)
             losses_of = [loss_functions[index](severity[:, :, index], labels[:, index]).losses for index in chosen]
             loss = ranks.joint_mean(torch.stack(losses_of).sum(0)) + config.plane_weight * _plane_loss(plane, planes)
@@ -140,7 +140,7 @@ def fit_member(
     loss_function = loss_of(config, target)
     stage = _stage(segmenting or measuring or member, config.learning_rate, config, sum(map(len, epochs)), generator)
     stage.restore(path, key)
-    if isinstance(member.encoder, RegionUNet):
+    if isinstance(member.encoder, TissueUNet):
         member.encoder.is_given_one = bool(config.truth_weight)
     for epoch, batches in list(enumerate([[], *epochs]))[stage.epochs_done :]:
         started, losses = time.monotonic(), []
@@ -154,7 +154,7 @@ def fit_member(
             varying,
             f"{artifact} {epoch}/{config.epochs}",
         ):
-            with _autocast(config.bf16), watched(member.encoder) as drawn:
+            with autocast(config.bf16), watched(member.encoder) as drawn:
                 brain, named = None, None
                 if segmenting:
                     output, brain = segmenting(images)
@@ -235,7 +235,7 @@ def severity_logits(
     ranks.average_statistics(model)
     found: dict[int, NDArray[np.float32]] = {}
     mine = range(ranks.rank(), len(data.scans), ranks.count())
-    with torch.no_grad(), _autocast(bf16):
+    with torch.no_grad(), autocast(bf16):
         for start in range(0, len(mine), 8):
             chosen = mine[start : start + 8]
             images = np.stack([data.images[index] for index in chosen]).astype(np.float32)
@@ -277,10 +277,6 @@ def _step(loss: Tensor, stage: Stage) -> float:
 
 def _plane_loss(plane: Tensor, planes: Tensor) -> Tensor:
     return ranks.joint_mean(F.cross_entropy(plane, planes, reduction="none"))
-
-
-def _autocast(bf16: bool) -> torch.autocast:
-    return torch.autocast(device().type, torch.bfloat16, enabled=bf16)
 
 
 def _write_curve(history: Sequence[Mapping[str, float]], path: Path) -> None:

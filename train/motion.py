@@ -22,7 +22,7 @@ from train.severity import MOTION_NRMS, OutOfContract
 
 Image = NDArray[np.float32]
 
-_SPACING_MM = (5.0, 1.6, 1.6)  # of a network input, near enough
+_SLICE_MM, _PIXEL_MM = 5.0, 1.6  # of a network input, near enough
 _EVERY = 6  # slices of which one tells how much a movement changes
 _SHARPER = (-0.4, 1.2)  # times what a mean of 3 x 3 pixels takes away
 _LYING = (6.0, 1.0)  # degrees within the slices and mm, at most: how askew a head is before it moves
@@ -32,21 +32,34 @@ _STEADY = 0.5  # share of heads that lie still between abrupt movements
 _ATTEMPTS, _STEPS = 4, 5
 
 
-def moved(image: Image, brain: NDArray[np.bool_], severity: Severity, generator: np.random.Generator) -> Image:
+def moved(
+    image: Image,
+    brain: NDArray[np.bool_],
+    severity: Severity,
+    generator: np.random.Generator,
+    *,
+    apart: int = 1,
+    lies_askew: bool = True,
+) -> Image:
     """The scan (slice, row, column), which fills its field of view, as if its head had moved by this severity.
 
     brain: of the scan's shape; the difference to the unmoved scan, which may be sharper or smoother than `image`, is
-    measured there, and lies in the severity's interval. Raises OutOfContract where no movement changes it by so much.
+    measured there, and lies in the severity's interval. apart: of a scan's slices these are every so manieth.
+    lies_askew: it is turned a little first (module); False: what is known of its places stays true, near enough.
+    Raises OutOfContract where no movement changes it by so much.
     """
-    askew = np.array([generator.uniform(-1, 1) * _LYING[0], 0, 0, 0, *generator.uniform(-1, 1, 2) * _LYING[1]])
-    still = _sharpened(_posed(torch.from_numpy(image), askew), float(generator.uniform(*_SHARPER)))
-    found = _mixed(still, torch.from_numpy(brain), severity, generator)
+    still, slice_mm = torch.from_numpy(image), apart * _SLICE_MM
+    if lies_askew:
+        askew = np.array([generator.uniform(-1, 1) * _LYING[0], 0, 0, 0, *generator.uniform(-1, 1, 2) * _LYING[1]])
+        still = _posed(still, askew, slice_mm)
+    still = _sharpened(still, float(generator.uniform(*_SHARPER)))
+    found = _mixed(still, torch.from_numpy(brain), severity, generator, slice_mm)
     noise = torch.from_numpy(generator.standard_normal((2, *image.shape), np.float32))
     noise *= float(generator.uniform(*_NOISE))
     return np.asarray(torch.hypot(found.real + noise[0], found.imag + noise[1]).numpy())
 
 
-def _mixed(still: Tensor, brain: Tensor, severity: Severity, generator: np.random.Generator) -> Tensor:
+def _mixed(still: Tensor, brain: Tensor, severity: Severity, generator: np.random.Generator, slice_mm: float) -> Tensor:
     """The complex image of a head that moved: movements are drawn until one changes the brain as it should."""
     interval = MOTION_NRMS[severity]
     some = torch.arange(_EVERY // 2, len(still), _EVERY)
@@ -59,10 +72,10 @@ def _mixed(still: Tensor, brain: Tensor, severity: Severity, generator: np.rando
         poses, scale = around_centre(poses, state), 1.0 + 12.0 * drawn.motion_nrms
         for step in range(_STEPS):
             slices = every if step == _STEPS - 1 else some
-            image = _filled(still, poses * scale, state, drawn.phase_axis, slices)
+            image = _filled(still, poses * scale, state, drawn.phase_axis, slices, slice_mm)
             reached = _nrms(image.abs(), still[slices], brain[slices])
             if abs(reached / drawn.motion_nrms - 1) < 0.05 and slices is some:
-                image = _filled(still, poses * scale, state, drawn.phase_axis, every)
+                image = _filled(still, poses * scale, state, drawn.phase_axis, every, slice_mm)
                 reached = _nrms(image.abs(), still, brain)
             if len(image) == len(still) and reached in interval:
                 return image
@@ -87,32 +100,34 @@ def _states(
     return state, np.linspace(-1, 1, _STATES)[:, None] * poses[0]
 
 
-def _filled(still: Tensor, poses: NDArray[np.float64], state: NDArray[np.int64], axis: int, slices: Tensor) -> Tensor:
+def _filled(
+    still: Tensor, poses: NDArray[np.float64], state: NDArray[np.int64], axis: int, slices: Tensor, slice_mm: float
+) -> Tensor:
     """These slices' image where each line along `axis` was filled in its pose (lowest frequency in the middle)."""
     of_frequency = np.fft.ifftshift(state)
     mixed = torch.zeros((len(slices), *still.shape[1:]), dtype=torch.complex64)
     for number in np.unique(of_frequency):
         mine = torch.from_numpy(np.flatnonzero(of_frequency == number))
-        lines = torch.fft.fft(_posed(still, poses[number], slices), dim=axis)
+        lines = torch.fft.fft(_posed(still, poses[number], slice_mm, slices), dim=axis)
         mixed.index_copy_(axis, mine, lines.index_select(axis, mine))
     image: Tensor = torch.fft.ifft(mixed, dim=axis)
     return image
 
 
-def _posed(still: Tensor, pose: NDArray[np.float64], slices: Tensor | None = None) -> Tensor:
+def _posed(still: Tensor, pose: NDArray[np.float64], slice_mm: float, slices: Tensor | None = None) -> Tensor:
     """These slices of a head that turned by three angles (degrees) and moved by three ways (mm), about their axes."""
     slices = torch.arange(len(still)) if slices is None else slices
     (about_slice, about_row, about_column), (across, down, along) = np.deg2rad(pose[:3]).tolist(), pose[3:].tolist()
     rows, columns = still.shape[1:]
-    y, x = (torch.linspace(-n / 2, n / 2, n) * mm for n, mm in zip((rows, columns), _SPACING_MM[1:], strict=True))
+    y, x = (torch.linspace(-n / 2, n / 2, n) * _PIXEL_MM for n in (rows, columns))
     # Where in the stack each place's signal comes from, in slices.
-    depth = (across + math.tan(about_row) * y[:, None] + math.tan(about_column) * x) / _SPACING_MM[0]
+    depth = (across + math.tan(about_row) * y[:, None] + math.tan(about_column) * x) / slice_mm
     there = torch.zeros((len(slices), rows, columns))
     for offset in range(int(depth.min().floor()), int(depth.max().ceil()) + 1):
         share = (1 - (depth - offset).abs()).clamp(min=0)
         there += share * still[(slices + offset).clamp(0, len(still) - 1)]
     cos, sin = math.cos(about_slice), math.sin(about_slice)
-    shift = (2 * along / (columns * _SPACING_MM[2]), 2 * down / (rows * _SPACING_MM[1]))
+    shift = (2 * along / (columns * _PIXEL_MM), 2 * down / (rows * _PIXEL_MM))
     turn = torch.tensor([[cos, -sin * rows / columns, shift[0]], [sin * columns / rows, cos, shift[1]]])
     grid = F.affine_grid(turn[None], [1, 1, rows, columns], align_corners=False)
     return F.grid_sample(there[None], grid, padding_mode="border", align_corners=False)[0]

@@ -28,7 +28,7 @@ from qcnode.imaging.preprocess import CUBE
 from train.batching import Batch
 from train.checkpoint import Stage, save_whole, tensors_of
 from train.config import FitConfig
-from train.feed import device, on_device
+from train.feed import autocast, device, on_device
 from train.progress import progress
 from train.variation import Image, drawn
 
@@ -106,7 +106,7 @@ def pretrain(config: FitConfig, names: Sequence[str], images: Sequence[NDArray[n
         started, losses = time.monotonic(), []
         model.train()
         for first, second in _views(images, progress(batches, f"pretrain {epoch}/{len(epochs)}"), config, generator):
-            with torch.autocast(device().type, torch.bfloat16, enabled=config.bf16):
+            with autocast(config.bf16):
                 projected = model(torch.cat([first, second]))
             losses_of = [nt_xent(its[: len(first)], its[len(first) :], config.temperature) for its in projected]
             loss = torch.stack(losses_of).sum()

@@ -39,7 +39,7 @@ _BARE = {
     Artifact.BANDING: ("band_depth", 0.0),
 }
 _NOTHING = 1e-3  # in these quantities
-SPACING_MM = np.array([5.0, 1.6, 1.6])  # of a network input, near enough
+_SPACING_MM = np.array([5.0, 1.6, 1.6])  # of a network input, near enough
 _STEPS = 1 << 12  # of a band's coordinate across the field of view: some .05 mm each
 _TRIES = 50  # of bands that a brain would hide
 _SLICES = 8  # looked up at a time: so many stay in a core's cache until the image was multiplied by them
@@ -90,12 +90,21 @@ def redrawn(image: Image | Half, artifact: Artifact, severity: Severity, generat
     return out
 
 
-def redraw(image: Image, artifact: Artifact, severity: Severity, generator: np.random.Generator) -> None:
+def redraw(
+    image: Image,
+    artifact: Artifact,
+    severity: Severity,
+    generator: np.random.Generator,
+    *,
+    apart: int = 1,
+    lies_askew: bool = True,
+) -> None:
     """Draw this artifact on the input where it lies, as `redrawn` does on a copy.
 
-    Raises OutOfContract, and leaves the input, where the scan cannot have it.
+    apart, lies_askew: of motion, as `motion.moved` has them. Raises OutOfContract, and leaves the input, where the scan
+    cannot have it.
     """
-    box = field_of_view(image)
+    box = _field_of_view(image)
     if artifact is Artifact.BANDING:
         seen, depth = image[box], BAND_DEPTH[severity].drawn(generator)
         for slices, field in _banding(*_seen_bands(seen, generator), depth, seen):
@@ -106,7 +115,8 @@ def redraw(image: Image, artifact: Artifact, severity: Severity, generator: np.r
             pattern = shading.smooth(image[box].shape, generator.standard_normal((3, 4, 4)))
             image[box] *= physics.shading(pattern, _head(image)[box], ratio)
     elif artifact is Artifact.MOTION:
-        image[box] = motion.moved(image[box].copy(), _brain(image)[box], severity, generator)
+        brain = _brain(image)[box]
+        image[box] = motion.moved(image[box].copy(), brain, severity, generator, apart=apart, lies_askew=lies_askew)
     else:
         drawn = draws.draw(generator, dict.fromkeys(Artifact, Severity.NONE) | {artifact: severity})
         image[:] = _distorted(image, drawn, _head(image) > 0, generator)
@@ -200,8 +210,8 @@ def _distorted(image: Image, drawn: draws.Draw, head: NDArray[np.bool_], generat
     """The image pulled along plane waves of the drawn displacement and strain."""
     centre = (np.array(image.shape) - 1) / 2
     inside = np.argwhere(head[::2, ::4, ::4]) * (2, 4, 4)
-    points = (inside[generator.permutation(len(inside))[:600]] - centre) * SPACING_MM
-    largest = largest_mm(drawn, generator)
+    points = (inside[generator.permutation(len(inside))[:600]] - centre) * _SPACING_MM
+    largest = _largest_mm(drawn, generator)
     waves = deformation.drawn("waves", points, largest, drawn.strain, np.eye(3)[1:], generator)
     grid = np.stack(
         np.meshgrid(
@@ -209,7 +219,7 @@ def _distorted(image: Image, drawn: draws.Draw, head: NDArray[np.bool_], generat
         ),
         -1,
     )
-    moved = waves(grid.reshape(-1, 3) * centre * SPACING_MM).reshape(grid.shape) / SPACING_MM / centre
+    moved = waves(grid.reshape(-1, 3) * centre * _SPACING_MM).reshape(grid.shape) / _SPACING_MM / centre
     coarse = torch.from_numpy(np.moveaxis(grid + moved, -1, 0)[None]).float()
     full = F.interpolate(coarse, size=image.shape, mode="trilinear", align_corners=True)[0]
     sampling = full.flip(0).permute(1, 2, 3, 0)[None]  # grid_sample takes (column, row, slice)
@@ -217,12 +227,12 @@ def _distorted(image: Image, drawn: draws.Draw, head: NDArray[np.bool_], generat
     return pulled
 
 
-def largest_mm(drawn: draws.Draw, generator: np.random.Generator) -> float:
+def _largest_mm(drawn: draws.Draw, generator: np.random.Generator) -> float:
     """The displacement that was drawn; some even where none was, so that interpolation tells nothing."""
     return drawn.displacement_mm or float(generator.uniform(0.2, 1.4))
 
 
-def field_of_view(image: Image) -> tuple[slice, ...]:
+def _field_of_view(image: Image) -> tuple[slice, ...]:
     """The box that the scan fills; beyond it the input is padded with zeros, whole slices, rows and columns of them."""
     extents = []
     for axis in range(3):

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence, Set
-from dataclasses import replace
+from contextlib import suppress
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from qcnode.artifacts import Artifact, Severity
-from qcnode.ensemble.regions import APART, PLACE, SHARES, every_third
-from train.bending import bent_anew, can_be_bent
+from qcnode.ensemble.tissue import APART, PLACE, every_third
 from train.config import FitConfig
 from train.dataset import Inputs
 from train.fading import Tissues, drawn_anew
@@ -19,8 +18,8 @@ from train.fields import Fields
 from train.looks import Varied, varied_look
 from train.redraw import REDRAWN, can_be_redrawn, is_bare, is_redrawn, redraw, redrawable
 from train.severity import OutOfContract
-from train.truth import Maps, bend_maps, brain_of_regions, contrast_maps, of_anew, widened
-from train.variation import Half, Image, drawn, without_air
+from train.truth import Maps, brain_of_regions, contrast_maps, of_anew, widened
+from train.variation import Half, Image, drawn
 
 _QUIETEST_OF = 3  # scans, where Contrast is drawn severely
 
@@ -64,27 +63,11 @@ def sources_of(data: Inputs, artifacts: Set[Artifact], config: FitConfig) -> Sou
     with_truth = len(artifacts) == 1 and bool(config.truth_weight)
     if len(artifacts) == 1 and config.redraw and artifacts <= set(REDRAWN):
         (artifact,) = artifacts
-        if with_truth:
-            bases = _with_known_places(data, artifact, config)
-        else:
+        if with_truth and artifact is Artifact.CONTRAST:
+            bases = [index for index, its in enumerate(data.truths) if its and its.plain and data.measured[index]]
+        elif not with_truth:
             bases = redrawable(data.labels, artifact, data.measured)
     return Sources(data, artifacts, config, np.array(bases, np.int64), with_truth)
-
-
-def _with_known_places(data: Inputs, artifact: Artifact, config: FitConfig) -> list[int]:
-    """The scans on which the artifact can be drawn at every severity, and is known at every place then."""
-    known = zip(data.truths, data.measured, data.labels, strict=True) if data.truths and data.measured else ()
-    drawn_by = config.encoder, artifact
-    return [
-        index
-        for index, (its, measured, labels) in enumerate(known)
-        if its
-        and measured
-        and (
-            (drawn_by == ("tissue-unet", Artifact.CONTRAST) and its.plain)
-            or (drawn_by == ("bend-unet", Artifact.DISTORTION) and can_be_bent(labels, measured))
-        )
-    ]
 
 
 def sample_into(sources: Sources, into: Image, index: int, seed: int) -> Sample:
@@ -143,33 +126,33 @@ def _with_truth(
 ) -> Sample:
     """As `_drawn_into`, of a scan with a truth, for a member that learns it.
 
-    severity: at which the member's artifact is drawn anew; None: it stays.
+    severity: at which Contrast is drawn anew; None: it stays.
     """
     data, config = sources.data, sources.config
     its: Mapping[str, float] = data.measured[index] if data.measured else {}
     first = int(generator.integers(APART))
-    places, measured = widened(tissues.maps), None
-    if config.encoder == "tissue-unet":
-        image: Image | Half = every_third(data.images[index], first)
-        places = every_third(places, first)
-        if severity is not None and tissues.plain:
-            brain = brain_of_regions(tissues.maps)
-            anew = drawn_anew(tissues.plain, brain, its, severity, generator, first)
-            image, places, measured = anew.image, of_anew(places, anew), anew.measured
-        variation = drawn(sources.artifacts, config, generator)
-        variation.into(into, image)
-        maps = contrast_maps(variation.of_places(places, PLACE), (measured or its).get("contrast_seen"))
-    else:
-        variation = drawn(sources.artifacts, config, generator)
-        whole, places = replace(variation, air=None).of(data.images[index]), variation.of_places(places, PLACE)
-        if severity is None:
-            seen = every_third(whole, first)
-            maps = bend_maps(every_third(places, first), its.get("displacement_mm"))
-        else:
-            bent = bent_anew(whole, places[:SHARES], its["noise_sigma"], severity, generator, first)
-            seen, maps, measured = bent.image, Maps(bent.shares, bent.regions), bent.measured
-        into[:] = seen if variation.air is None else without_air(seen, variation.air)
+    image: Image | Half = every_third(data.images[index], first)
+    places, measured = every_third(widened(tissues.maps), first), None
+    if severity is not None and tissues.plain:
+        brain = brain_of_regions(tissues.maps)
+        anew = drawn_anew(tissues.plain, brain, its, severity, generator, first)
+        image, places, measured = anew.image, of_anew(places, anew), anew.measured
+    variation = drawn(sources.artifacts, config, generator)
+    variation.into(into, image)
+    for other in _others(config, generator) if measured else ():
+        with suppress(OutOfContract):  # a scan that cannot have it
+            redraw(into, other, _graded(generator), generator, apart=APART, lies_askew=False)
+    maps = contrast_maps(variation.of_places(places, PLACE), (measured or its).get("contrast_seen"))
     return Sample(labels, int(data.planes[index]), truth=maps, measured=measured)
+
+
+def _others(config: FitConfig, generator: np.random.Generator) -> list[Artifact]:
+    """Which of the others a scan whose Contrast was drawn anew is given as well, in their order."""
+    return [other for other in (Artifact.MOTION, Artifact.BANDING) if generator.random() < config.redraw_others]
+
+
+def _graded(generator: np.random.Generator) -> Severity:
+    return Severity.SEVERE if generator.random() < 0.5 else Severity.MODERATE
 
 
 def _look(data: Inputs, index: int, config: FitConfig, generator: np.random.Generator) -> Varied:

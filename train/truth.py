@@ -1,4 +1,4 @@
-"""What a scan was simulated with at every place, as a third task while training (qcnode/ensemble/regions.py).
+"""What a scan was simulated with at every place, as a third task while training (qcnode/ensemble/tissue.py).
 
 `simulate` writes it beside each scan. Scans that were rated by people have none, and do not contribute.
 """
@@ -19,9 +19,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from qcnode.artifacts import Artifact
-from qcnode.ensemble.bend import BendUNet
-from qcnode.ensemble.regions import PLACE, REGION, SHARES
-from qcnode.ensemble.tissue import TissueUNet
+from qcnode.ensemble.tissue import PLACE, REGION, SHARES
 from qcnode.errors import ConfigError
 from qcnode.imaging.preprocess import INPUT_SHAPE, placed
 from qcnode.imaging.volume import Volume, volume_from_nifti
@@ -36,20 +34,8 @@ TRUTH_SHAPE = (MAPS, INPUT_SHAPE[0], INPUT_SHAPE[1] // PLACE, INPUT_SHAPE[2] // 
 _UNITS = np.array([127, 127, 127, 50], np.float32)[:, None, None, None]  # in the cache, of a share and of a logarithm
 _CONTRAST_UNIT = MEASURES[Artifact.CONTRAST]["contrast_seen"]
 _AROUND = 0.1  # what a place outside the brain counts, beside one inside
-
-
-class _Losses(NamedTuple):
-    """Huber's, of each map of regions. bent_from: it is a square below, straight above. weights: beside the shares."""
-
-    bent_from: tuple[float, ...]
-    weights: tuple[float, ...]
-
-
-# By how many maps of regions an encoder draws.
-_LOSSES = {
-    TissueUNet.REGIONS: _Losses((0.1, 0.3), (4.0, 0.5)),
-    BendUNet.REGIONS: _Losses((0.3,) * 11, (0.5,) * 2 + (0.2,) * 9),
-}
+# Of the shading's and the contrast's Huber loss: where its square ends, and what it weighs beside the shares'.
+_HUBER = ((0.1, 4.0), (0.3, 0.5))
 
 
 class Maps(NamedTuple):
@@ -127,17 +113,10 @@ def of_anew(places: NDArray[np.float32], anew: Anew) -> NDArray[np.float32]:
 
 
 def contrast_maps(places: NDArray[np.float32], contrast: float | None) -> Maps:
-    """For `TissueUNet`. places: shares and the logarithm of the shading. contrast: as in `train.measures`, if known."""
+    """places: shares and the logarithm of the shading. contrast: as in `train.measures`, if known."""
     shading = _means(places[SHARES], REGION // PLACE)
     its = np.full_like(shading, np.nan if contrast is None else contrast / _CONTRAST_UNIT)
     return Maps(places[:SHARES], np.stack([shading, its]))
-
-
-def bend_maps(places: NDArray[np.float32], displacement_mm: float | None) -> Maps:
-    """For `BendUNet`, of a scan that is as it was simulated: only where nothing is bent its maps are known."""
-    slices, rows, columns = places.shape[1:]
-    shape = BendUNet.REGIONS, slices, rows * PLACE // REGION, columns * PLACE // REGION
-    return Maps(places[:SHARES], np.full(shape, 0.0 if displacement_mm == 0 else np.nan, np.float32))
 
 
 def truth_of(maps: Sequence[Maps | None], device: torch.device) -> Truth:
@@ -155,7 +134,7 @@ def truth_of(maps: Sequence[Maps | None], device: torch.device) -> Truth:
 def truth_loss(said: Sequence[Tensor], truth: Truth) -> Tensor:
     """Cross-entropy of the shares, Huber's loss of the maps of regions in the brain.
 
-    said: what passes `RegionUNet.laid`: shares (slice, SHARES, row, column), regions (batch, map, slice, …), and which
+    said: what passes `TissueUNet.laid`: shares (slice, SHARES, row, column), regions (batch, map, slice, …), and which
     of these slices there are (batch, slice). The shares count a little around the brain, too. The mean over the slices
     of scans that have a truth; else 0.
     """
@@ -170,10 +149,9 @@ def truth_loss(said: Sequence[Tensor], truth: Truth) -> Tensor:
     crossed = F.binary_cross_entropy_with_logits(shares, target, reduction="none")
     loss = (near * crossed).sum() / near.sum()
     brain = F.avg_pool2d(target[:, 0], REGION // PLACE)
-    losses = _LOSSES[seen.shape[1]]
-    for map_, (bent_from, weight) in enumerate(zip(*losses, strict=True)):
+    for map_, (square_to, weight) in enumerate(_HUBER):
         told = brain * ~wanted[:, map_].isnan()
-        off = F.smooth_l1_loss(seen[:, map_], wanted[:, map_].nan_to_num(), beta=bent_from, reduction="none")
+        off = F.smooth_l1_loss(seen[:, map_], wanted[:, map_].nan_to_num(), beta=square_to, reduction="none")
         loss = loss + weight * (told * off).sum() / told.sum().clamp_min(1)
     return loss
 

@@ -15,7 +15,7 @@ from scipy import ndimage
 from torch.nn import functional as F
 
 from qcnode.artifacts import Artifact
-from qcnode.ensemble.regions import PLACE
+from qcnode.ensemble.tissue import PLACE
 from train.config import FitConfig
 from train.dataset import Inputs
 

@@ -12,7 +12,6 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from qcnode.ensemble import published
-from qcnode.ensemble.bend import bend_unet
 from qcnode.ensemble.fields import field_unet
 from qcnode.ensemble.heads import head_resnet
 from qcnode.ensemble.mambaout import mambaout, mlmambaout
@@ -181,7 +180,6 @@ ENCODERS: dict[str, Entry] = {
     "head-resnet": Entry(head_resnet, 16),
     "field-unet": Entry(field_unet, 16),
     "tissue-unet": Entry(tissue_unet, 16),
-    "bend-unet": Entry(bend_unet, 16),
     "plane-profiles": Entry(plane_profile_network, 24),
     "tile-profiles": Entry(tile_profile_network, 16),
     "resnet10": Entry(partial(published.resnet, blocks=(1, 1, 1, 1), bottleneck=False), 64),
