@@ -30,8 +30,8 @@ from qcnode.artifacts import Severity
 from qcnode.ensemble.model import Member, channels_last
 from qcnode.ensemble.networks import ENCODERS, own_width
 from qcnode.imaging.preprocess import CUBE, INPUT_SHAPES
-from train.feed import device
-from train.looks import looks
+from train.sampling.feed import device
+from train.sampling.looks import looks
 
 
 class Learned(NamedTuple):

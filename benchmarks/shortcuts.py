@@ -33,17 +33,17 @@ from qcnode.imaging.preprocess import network_input
 from qcnode.imaging.volume import Volume, volume_from_nifti
 from qcnode.verdict import Decision, Grade, verdict
 from train import metrics
-from train.acquire import apply
-from train.brains import Source, anatomy, phantoms, sources
 from train.config import PRESETS
-from train.contrasts import WEIGHTING_SHARES, WEIGHTINGS, head
 from train.dataset import Scan, read_scans, subject_name
-from train.draws import Draw, draw, draw_levels
 from train.given import read_split
 from train.progress import progress
-from train.scans import clean_scan
-from train.severity import OutOfContract
 from train.simulate import ADULT_LENGTH_MM, PHANTOMS, choose
+from train.simulation.acquire import apply
+from train.simulation.brains import Source, anatomy, phantoms, sources
+from train.simulation.contrasts import WEIGHTING_SHARES, WEIGHTINGS, head
+from train.simulation.draws import Draw, draw, draw_levels
+from train.simulation.scans import clean_scan
+from train.simulation.severity import OutOfContract
 from train.split import TEST
 
 ADULT, NEWBORN = 1.0, 0.65  # of an adult's brain from front to back

@@ -39,13 +39,13 @@ from qcnode.ensemble.model import Member, channels_last
 from qcnode.imaging.preprocess import INPUT_SHAPE
 from train.config import FitConfig
 from train.dataset import Inputs, Scan
-from train.feed import device, on_device
 from train.loop import fit_member
 from train.losses import cross_entropy
-from train.redraw import redrawn
 from train.reweight import reweighted_loss
+from train.sampling.feed import device, on_device
+from train.sampling.redraw import redrawn
+from train.sampling.variation import varied
 from train.shared import new_member
-from train.variation import varied
 
 ARTIFACT = Artifact.BANDING
 NAIVE, ALONE = "(a) naive", "(b) forward + backward alone"

@@ -15,10 +15,10 @@ from lisa_folder import write_lisa_folder
 from qcnode.artifacts import Artifact, Severity
 from qcnode.errors import ConfigError
 from train.__main__ import main
-from train.appearance import EFFECTS, AppearanceDraw, Image, applied, draw, draw_levels, is_true
-from train.copies import simulate_copies, write_copy
 from train.dataset import inputs, read_scans
-from train.severity import OutOfContract
+from train.simulation.appearance import EFFECTS, AppearanceDraw, Image, applied, draw, draw_levels, is_true
+from train.simulation.copies import simulate_copies, write_copy
+from train.simulation.severity import OutOfContract
 
 AFFINE = np.diag([4.8, 4.8, 5.0, 1.0])  # a head of 40 x 44 x 28 voxels: coarse, and quick
 AFFECTED = [(artifact, severity) for artifact in Artifact for severity in (Severity.MODERATE, Severity.SEVERE)]

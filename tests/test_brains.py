@@ -11,9 +11,9 @@ from scipy import ndimage
 
 from qcnode.artifacts import Plane
 from qcnode.errors import ConfigError
-from train.brains import anatomy, phantoms, pose_in_file, sources
-from train.contrasts import head
-from train.scans import DIRECTIONS, CleanScan, Grid, Pose, clean_scan, moved, render
+from train.simulation.brains import anatomy, phantoms, pose_in_file, sources
+from train.simulation.contrasts import head
+from train.simulation.scans import DIRECTIONS, CleanScan, Grid, Pose, clean_scan, moved, render
 
 
 def _ellipsoid(shape: tuple[int, ...], centre: tuple[float, ...], radii: tuple[float, ...]) -> np.ndarray:

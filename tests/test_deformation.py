@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from train.deformation import Deformation, Kind, drawn
-from train.physics import strain
+from train.simulation.deformation import Deformation, Kind, drawn
+from train.simulation.physics import strain
 
 KINDS = get_args(Kind)
 IN_PLANE = np.array([[0.0, -1.0, 0.0], [-1.0, 0.0, 0.0]])

@@ -20,7 +20,7 @@ from qcnode.ensemble.weights import read_manifest, shipped_folder
 from qcnode.imaging import phantom
 from qcnode.imaging.preprocess import network_input, shown_slices
 from qcnode.imaging.volume import Volume
-from train import physics
+from train.simulation import physics
 
 FIRST, LAST = 15, 22  # past the last of the slices that are spoilt
 

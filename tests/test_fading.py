@@ -16,13 +16,13 @@ from torch.nn import functional as F
 from qcnode.artifacts import Artifact, Plane, Severity
 from qcnode.ensemble.tissue import PLACE, REGION
 from qcnode.imaging.preprocess import INPUT_SHAPE
-from train import physics
 from train.config import FitConfig
 from train.dataset import Scan, inputs
-from train.fading import Anew, Plain, Tissues, can_be_plain, drawn_anew, plain_of
-from train.feed import Fed, fed
-from train.severity import CONTRAST_LEFT, SHADING_RATIO, Interval
-from train.truth import brain_of_regions, widened
+from train.sampling.fading import Anew, Plain, Tissues, can_be_plain, drawn_anew, plain_of
+from train.sampling.feed import Fed, fed
+from train.sampling.truth import brain_of_regions, widened
+from train.simulation import physics
+from train.simulation.severity import CONTRAST_LEFT, SHADING_RATIO, Interval
 
 SIGMA = 0.02  # of the noise, relative to the brain's mean
 MEASURED = {"contrast_left": 0.9, "clean_contrast": 0.3, "noise_sigma": SIGMA}

@@ -9,9 +9,9 @@ import pytest
 import torch
 
 from qcnode.artifacts import Artifact, Plane
-from train import feed
 from train.config import FitConfig
 from train.dataset import Inputs, Scan, inputs
+from train.sampling import feed
 
 
 @pytest.fixture(scope="module")

@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 from lisa_folder import write_lisa_folder
 
 from train.__main__ import main
-from train.few_labels import fewer
 from train.split import TRAIN, split_subjects, subjects_of
+from train.studies.few_labels import fewer
 
 
 @given(st.integers(5, 60), st.integers(0, 9), st.floats(0.01, 1), st.floats(0.01, 1))

@@ -14,12 +14,12 @@ from scipy.spatial.transform import Rotation
 from qcnode.artifacts import Artifact, Plane, Severity
 from qcnode.ensemble.fields import DISPLACEMENT_MM, FIELD_SHAPE, POSE_DEGREES, POSE_MM
 from qcnode.ensemble.model import Member
-from train.brains import anatomy, phantoms
-from train.contrasts import Head, head
-from train.draws import draw
-from train.fields import Drawn, Fields, batch_of, fields_loss, watched
-from train.renders import rendered
-from train.scans import clean_scan
+from train.sampling.fields import Drawn, Fields, batch_of, fields_loss, watched
+from train.simulation.brains import anatomy, phantoms
+from train.simulation.contrasts import Head, head
+from train.simulation.draws import draw
+from train.simulation.renders import rendered
+from train.simulation.scans import clean_scan
 
 PLACE_MM = np.array([10.0, 12.8, 12.8])  # to some percent: a scan's own spacing varies
 NONE = dict.fromkeys(Artifact, Severity.NONE)

@@ -11,10 +11,10 @@ from hypothesis import strategies as st
 
 from qcnode.artifacts import Artifact, Plane
 from qcnode.errors import ConfigError
-from train.counts import counts_table, refuse_absent
 from train.dataset import Scan
-from train.folds import folds, parts
 from train.split import TEST, TRAIN, VALIDATION
+from train.studies.counts import counts_table, refuse_absent
+from train.studies.folds import folds, parts
 
 
 def some_scans(subjects: int, seed: int) -> list[Scan]:

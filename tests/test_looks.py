@@ -18,8 +18,8 @@ from qcnode.ensemble.profiles import PROFILES
 from train.__main__ import main
 from train.config import FitConfig
 from train.dataset import Inputs, Scan, cached_input, inputs, read_scans
-from train.feed import fed
-from train.looks import looked_at, looks, varied_look
+from train.sampling.feed import fed
+from train.sampling.looks import looked_at, looks, varied_look
 
 ENCODERS = ["mirror-resnet", "plane-profiles", "head-resnet", "field-unet"]
 
@@ -53,7 +53,7 @@ def test_an_encoder_says_of_looks_what_it_says_of_the_scans(encoder: str, tmp_pa
 def test_processes_make_the_same_looks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     data = scans(3)
     alone = looked_at("plane-profiles", data, tmp_path)
-    monkeypatch.setattr("train.looks._AT_A_TIME", 2)
+    monkeypatch.setattr("train.sampling.looks._AT_A_TIME", 2)
     together = looked_at("plane-profiles", data, tmp_path / "again")
     assert np.array_equal(np.stack(alone.images), np.stack(together.images))
 
@@ -61,7 +61,7 @@ def test_processes_make_the_same_looks(tmp_path: Path, monkeypatch: pytest.Monke
 def test_looks_are_made_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     data = scans(2)
     first = looked_at("plane-profiles", data, tmp_path)
-    monkeypatch.setattr("train.looks._looks_of", None)  # nothing can be made now
+    monkeypatch.setattr("train.sampling.looks._looks_of", None)  # nothing can be made now
     again = looked_at("plane-profiles", data, tmp_path)
     assert np.array_equal(first.images[1], again.images[1])
     assert again.measured == data.measured

@@ -19,8 +19,8 @@ from qcnode.imaging.preprocess import CUBE, INPUT_SHAPES, PREPROCESSING
 from train.__main__ import main
 from train.config import FitConfig
 from train.dataset import Scan, cached_input, cached_mask, cached_masks, inputs, read_scans
-from train.feed import Masks, fed
-from train.masks import Segmenting, mask_loss
+from train.sampling.feed import Masks, fed
+from train.sampling.masks import Segmenting, mask_loss
 
 
 def write_masks(folder: Path, scans: list[Scan]) -> None:

@@ -11,7 +11,7 @@ import torch
 
 from qcnode.artifacts import Artifact
 from qcnode.ensemble.model import Member
-from train.measures import MEASURES, Measuring, measures_loss, measures_of, targets_of
+from train.sampling.measures import MEASURES, Measuring, measures_loss, measures_of, targets_of
 
 
 def test_a_sidecar_is_read_and_what_is_left_of_the_contrast_is_reckoned(tmp_path: Path) -> None:

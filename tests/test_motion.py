@@ -8,8 +8,8 @@ import torch
 
 from qcnode.artifacts import Severity
 from qcnode.imaging.phantom import mix_poses
-from train import motion
-from train.severity import MOTION_NRMS
+from train.sampling import motion
+from train.simulation.severity import MOTION_NRMS
 
 SLICE_MM = 5.0
 

@@ -11,7 +11,7 @@ from qcnode.ensemble.mambaout import Queried
 from qcnode.ensemble.published import log_spectrum, three_spectra
 from qcnode.errors import ConfigError
 from qcnode.imaging.preprocess import INPUT_SHAPE
-from train.fields import watched
+from train.sampling.fields import watched
 
 # Features, and millions of parameters of a 3-D network with one input channel and no head. ResNet18: torchvision's
 # r3d_18 (33.37 with 400 classes). ResNet10, 50, 101: Med3D's (arXiv 1904.00625) with shortcut B. DenseNets: counted

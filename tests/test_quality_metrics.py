@@ -11,8 +11,8 @@ from scipy import ndimage
 from qcnode.artifacts import Artifact, Plane
 from train import metrics
 from train.dataset import Inputs, Scan
-from train.forest import forest_graded, measured
-from train.quality_metrics import otsu, quality_metrics, regions_of
+from train.studies.forest import forest_graded, measured
+from train.studies.quality_metrics import otsu, quality_metrics, regions_of
 
 
 def head(seed: int = 0, noise: float = 0.02, shift: int = 0) -> np.ndarray:
@@ -73,7 +73,7 @@ def test_ghosts_raise_the_entropy_focus() -> None:
 
 
 def test_entropy_focus_is_one_for_a_flat_image() -> None:
-    from train.quality_metrics import entropy_focus
+    from train.studies.quality_metrics import entropy_focus
 
     assert entropy_focus(np.full(900, 0.7)) == pytest.approx(1)
 

@@ -6,10 +6,11 @@ from scipy import ndimage
 
 from qcnode.artifacts import Artifact, Severity
 from qcnode.imaging.preprocess import INPUT_SHAPE
-from train import physics, redraw
-from train.draws import draw
-from train.redraw import REDRAWN, can_be_redrawn, is_redrawn, redrawn
-from train.severity import BAND_DEPTH, DISPLACEMENT_MM, SHADING_RATIO, OutOfContract
+from train.sampling import redraw
+from train.sampling.redraw import REDRAWN, can_be_redrawn, is_redrawn, redrawn
+from train.simulation import physics
+from train.simulation.draws import draw
+from train.simulation.severity import BAND_DEPTH, DISPLACEMENT_MM, SHADING_RATIO, OutOfContract
 
 
 def an_input(contrast: float = 0.2) -> np.ndarray:

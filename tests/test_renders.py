@@ -13,15 +13,15 @@ from qcnode.artifacts import Artifact, Plane, Severity
 from qcnode.ensemble.blocks import blocks_of
 from qcnode.errors import ConfigError
 from qcnode.imaging.preprocess import network_input
-from train import renders
-from train.acquire import apply
-from train.brains import anatomy, phantoms
-from train.contrasts import head
-from train.draws import Draw, draw
-from train.measures import MEASURES
-from train.renders import read_renders, render_corpus, rendered
-from train.scans import CleanScan, clean_scan
-from train.severity import severity_of
+from train.sampling.measures import MEASURES
+from train.simulation import renders
+from train.simulation.acquire import apply
+from train.simulation.brains import anatomy, phantoms
+from train.simulation.contrasts import head
+from train.simulation.draws import Draw, draw
+from train.simulation.renders import read_renders, render_corpus, rendered
+from train.simulation.scans import CleanScan, clean_scan
+from train.simulation.severity import severity_of
 
 NONE = dict.fromkeys(Artifact, Severity.NONE)
 

@@ -11,8 +11,8 @@ import pytest
 
 from qcnode.artifacts import Artifact, Plane
 from train.dataset import SUBJECTS, Scan
-from train.groups import groups_of
-from train.report import Graded, by_group, confusion_table, group_table, record
+from train.studies.groups import groups_of
+from train.studies.report import Graded, by_group, confusion_table, group_table, record
 
 TRUTH = np.array([0, 1, 2, 0, 1, 2, 0])
 CALLED = np.array([0, 1, 2, 0, 0, 1, 0])

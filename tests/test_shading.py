@@ -7,7 +7,7 @@ from typing import get_args
 import numpy as np
 import pytest
 
-from train import physics, shading
+from train.simulation import physics, shading
 
 KINDS = get_args(shading.Kind)
 SHAPE = (20, 40, 36)

@@ -12,10 +12,10 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from qcnode.errors import ConfigError
-from train.brains import Anatomy, anatomy, phantoms
-from train.contrasts import Head, head
-from train.renders import read_renders, render_corpus
-from train.shapes import Shapes, compared, registered, reshaped
+from train.simulation.brains import Anatomy, anatomy, phantoms
+from train.simulation.contrasts import Head, head
+from train.simulation.renders import read_renders, render_corpus
+from train.simulation.shapes import Shapes, compared, registered, reshaped
 
 HEADS = [anatomy(source) for source in phantoms(4)]
 
@@ -96,7 +96,7 @@ def test_where_all_heads_are_alike_no_other_shape_is_drawn() -> None:
 
 
 def test_renders_are_of_the_subjects_named_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("train.renders.sources", lambda _: [])
+    monkeypatch.setattr("train.simulation.renders.sources", lambda _: [])
     render_corpus(tmp_path, tmp_path / "out", 6, 1, subjects=["LISA_1001", "LISA_1003"], workers=1)
     assert {scan.subject for scan in read_renders(tmp_path / "out").scans} <= {"LISA_1001", "LISA_1003"}
     with pytest.raises(ConfigError, match="too few of these subjects"):

@@ -15,11 +15,12 @@ from test_brains import write_brains
 
 from qcnode.artifacts import Artifact, Plane, Severity
 from qcnode.imaging.volume import volume_from_nifti
-from train import physics
-from train.acquire import Simulated, apply, pose_of_line
-from train.brains import phantoms, sources
-from train.contrasts import Head
-from train.draws import (
+from train.simulate import simulate_corpus, simulate_scan
+from train.simulation import physics
+from train.simulation.acquire import Simulated, apply, pose_of_line
+from train.simulation.brains import phantoms, sources
+from train.simulation.contrasts import Head
+from train.simulation.draws import (
     DISTORTION_SHARES,
     MOTION_ORDER_SHARES,
     SHADING_SHARES,
@@ -28,9 +29,8 @@ from train.draws import (
     draw,
     draw_levels,
 )
-from train.scans import CleanScan, Grid, Pose, render
-from train.severity import OutOfContract, is_forbidden, severity_of
-from train.simulate import simulate_corpus, simulate_scan
+from train.simulation.scans import CleanScan, Grid, Pose, render
+from train.simulation.severity import OutOfContract, is_forbidden, severity_of
 
 STRENGTH = {  # the measured value that grows with severity; positioning and contrast have two ways each
     Artifact.NOISE: "noise_sigma",

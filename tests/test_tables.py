@@ -16,15 +16,15 @@ from lisa_folder import write_lisa_folder
 from qcnode.agreement import confusion
 from qcnode.artifacts import Artifact
 from qcnode.errors import ConfigError
-from train import comparisons, jobs
-from train.comparisons import Row, Scale
 from train.config import FitConfig
 from train.dataset import cached_input, inputs, read_scans
-from train.folds import save_predictions
-from train.jobs import Job, Study, run_all
 from train.metrics import challenge_figures, fifteen
-from train.report import Graded
 from train.split import TEST, subjects_of
+from train.studies import comparisons, jobs
+from train.studies.comparisons import Row, Scale
+from train.studies.folds import save_predictions
+from train.studies.jobs import Job, Study, run_all
+from train.studies.report import Graded
 from train.tables import (
     MACRO_F1,
     Measure,
@@ -217,7 +217,7 @@ def test_a_study_whose_runs_are_done_becomes_a_report(
     study: Study, row: Row, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pytest.importorskip("matplotlib")
-    from train.study import compare
+    from train.studies.study import compare
 
     base = row.but("baseline", plane_weight=0.0)
     monkeypatch.setattr(comparisons, "briqa", lambda _: row)

@@ -23,10 +23,9 @@ from qcnode.errors import ConfigError
 from train.__main__ import main
 from train.config import FitConfig
 from train.dataset import Scan, cached_input, inputs, read_scans
-from train.feed import fed
-from train.fields import watched
-from train.simulate import TRUTH_STEPS
-from train.truth import (
+from train.sampling.feed import fed
+from train.sampling.fields import watched
+from train.sampling.truth import (
     TRUTH_SHAPE,
     Truth,
     cached_truth,
@@ -36,7 +35,8 @@ from train.truth import (
     truth_of,
     widened,
 )
-from train.variation import Variation
+from train.sampling.variation import Variation
+from train.simulate import TRUTH_STEPS
 
 CONTRAST = frozenset({Artifact.CONTRAST})
 

@@ -10,9 +10,9 @@ from numpy.typing import NDArray
 from scipy import ndimage
 from scipy.spatial.transform import Rotation
 
-from train.brains import anatomy, phantoms
-from train.scans import Pose
-from train.upright import Reference, own_pose, reference_of, shape_of, turned
+from train.simulation.brains import anatomy, phantoms
+from train.simulation.scans import Pose
+from train.simulation.upright import Reference, own_pose, reference_of, shape_of, turned
 
 UPRIGHT = np.zeros(3)
 

@@ -9,7 +9,7 @@ from scipy import ndimage
 
 from qcnode.artifacts import Artifact
 from train.config import FitConfig
-from train.variation import Image, Variation, drawn, varied, without_air
+from train.sampling.variation import Image, Variation, drawn, varied, without_air
 
 ALL = frozenset(Artifact)
 

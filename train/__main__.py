@@ -17,12 +17,12 @@ import typer
 from qcnode.artifacts import Artifact
 from qcnode.errors import ConfigError, QcnodeError
 from qcnode.imaging.preprocess import PREPROCESSING
-from train import studies
+from train import commands
 from train.given import SPLIT, Cache, Data, inputs_of, read_split, test_inputs
 from train.progress import progress
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False, help=__doc__)
-app.add_typer(studies.app)
+app.add_typer(commands.app)
 
 
 class Simulation(StrEnum):
@@ -60,8 +60,8 @@ def simulate(
     varied: Annotated[bool, typer.Option("--varied", help="contract: as scanners of other kinds show heads.")] = False,
 ) -> None:
     """Make scans with known artifacts: from brains without, or from a site's own rated scans."""
-    from train.copies import simulate_copies
     from train.simulate import simulate_corpus
+    from train.simulation.copies import simulate_copies
 
     if preset is Simulation.PAPER:
         if count is not None:
@@ -85,7 +85,7 @@ def render(
     ] = None,
 ) -> None:
     """Make many more scans from brains, as coarse as the encoders that look at whole heads see them."""
-    from train.renders import render_corpus
+    from train.simulation.renders import render_corpus
     from train.split import TRAIN, subjects_of
 
     subjects = sorted(subjects_of(read_split(reshaped), TRAIN)) if reshaped else None
@@ -128,14 +128,14 @@ def fit(
     from train import ranks
     from train.board import require_board
     from train.config import read_config
-    from train.counts import counts_table, refuse_absent
     from train.dataset import read_scans, subject_kinds
-    from train.folds import cross_validated
-    from train.forest import forest_graded, measured
-    from train.renders import read_renders
-    from train.report import figures, record, table
     from train.run import fit_run
+    from train.simulation.renders import read_renders
     from train.split import TRAIN, VALIDATION, split_subjects, subjects_of
+    from train.studies.counts import counts_table, refuse_absent
+    from train.studies.folds import cross_validated
+    from train.studies.forest import forest_graded, measured
+    from train.studies.report import figures, record, table
 
     overrides = {"encoder": encoder, "width": width, "loss": loss, "epochs": epochs, "batching": batching}
     settings = read_config(config, **overrides, reweight=reweight, seed=seed)
@@ -227,10 +227,10 @@ def evaluate(
 ) -> None:
     """Measure a weights folder, or the baseline without a network, on rated scans: all, and by plane, kind and size."""
     from qcnode.ensemble.runtime import Ensemble
-    from train.forest import forest_graded, measured
-    from train.groups import groups_of
-    from train.report import by_group, confusion_table, figures, graded, group_table, record, table
     from train.split import TRAIN, VALIDATION
+    from train.studies.forest import forest_graded, measured
+    from train.studies.groups import groups_of
+    from train.studies.report import by_group, confusion_table, figures, graded, group_table, record, table
 
     if forest and (weights or not runs):
         raise ConfigError("--forest learns from the training subjects of a run: name it with --runs, and no --weights.")
@@ -267,8 +267,8 @@ def export(
     """Write a weights folder, calibrated on the run's validation subjects and measured on its test subjects."""
     from qcnode.ensemble.runtime import Ensemble
     from train.export import add_figures, calibrated, with_extents, write_weights
-    from train.report import figures, graded, table
     from train.split import TRAIN, VALIDATION
+    from train.studies.report import figures, graded, table
 
     manifest = write_weights(
         runs,

@@ -76,7 +76,7 @@ class FitConfig(BaseModel):
     plane_weight: float = Field(1.0, ge=0)  # of naming the plane, the second task, beside the severity's loss
     measure_weight: float = Field(0.0, ge=0)  # of naming what was measured, a third task on simulated scans
     field_weight: float = Field(0.0, ge=0)  # of drawing what a render knows of every place, with "field-unet"
-    truth_weight: float = Field(0.0, ge=0)  # of drawing what a scan was simulated with (train/truth.py)
+    truth_weight: float = Field(0.0, ge=0)  # of drawing what a scan was simulated with (train/sampling/truth.py)
     mask_weight: float = Field(0.0, ge=0)  # of finding the brain, a third task on the scans that have a mask
     weight_decay: float = 1e-4
     dropout: float = Field(0.3, ge=0, lt=1)  # of the features, before the heads
@@ -86,7 +86,9 @@ class FitConfig(BaseModel):
     bf16: bool = True  # autocast, where the device computes in it; the shipped figures are measured in float32
     redraw: float = Field(0.0, ge=0, le=1)  # share of a member's scans on which its artifact is drawn anew
     redraw_others: float = Field(0.0, ge=0, le=1)  # of these, with "tissue-unet": get motion, and bands
-    variation: Literal["full", "half-turn", "none"] = "full"  # of the scans, from epoch to epoch: train/variation.py
+    variation: Literal["full", "half-turn", "none"] = (
+        "full"  # of scans, from epoch to epoch: train/sampling/variation.py
+    )
     emptied: float = Field(0.0, ge=0, le=1)  # share of scans seen as if their background were zero, beside the above
     intensity_jitter: float = 0.05  # standard deviation of the log of a scan's intensity scale
     gamma_jitter: float = 0.2  # of the log of its exponent, where no trained artifact is a matter of intensity

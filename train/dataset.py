@@ -18,8 +18,8 @@ from qcnode.errors import ConfigError, QcnodeError
 from qcnode.imaging.preprocess import INPUT_SHAPES, PREPROCESSING, network_input, placed
 from qcnode.imaging.volume import volume_from_nifti
 from train.config import FitConfig
-from train.fading import Tissues
-from train.fields import Fields
+from train.sampling.fading import Tissues
+from train.sampling.fields import Fields
 
 LABELS = "labels.csv"
 SUBJECTS = "subjects.csv"
@@ -185,11 +185,10 @@ def cached(
 class Inputs:
     """Scans beside their network inputs and labels; `labels` is (scan, artifact), `planes` (scan,).
 
-    images: or blocks (train/renders.py), or what an encoder's fixed part made of them (train/looks.py).
-    masks: of the brain, on the inputs' grid, None where a scan has none; empty where nothing asks for them.
-    truths: of tissues and shading (train/truth.py), likewise.
-    measured, fields: what is known of each scan beside its labels (train/measures.py, train/fields.py); empty where
-    nothing asks for it.
+    images: or blocks (train/simulation/renders.py), or what an encoder's fixed part made of them
+    (train/sampling/looks.py). masks: of the brain, on the inputs' grid, None where a scan has none; empty where nothing
+    asks for them. truths: of tissues and shading (train/sampling/truth.py), likewise. measured, fields: what is known
+    of each scan beside its labels (train/sampling/measures.py, train/sampling/fields.py); empty where nothing asks.
     """
 
     scans: Sequence[Scan]

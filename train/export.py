@@ -21,7 +21,7 @@ from qcnode.imaging.preprocess import INPUT_SHAPES, PREPROCESSING
 from train.calibrate import fitted_calibration
 from train.dataset import Inputs
 from train.progress import progress
-from train.variation import also_without_air
+from train.sampling.variation import also_without_air
 
 _FEWEST = 1  # percentile: a few cut scans are not what a member knows
 

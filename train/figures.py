@@ -15,8 +15,8 @@ from train.loop import CURVE
 from train.tables import EFFECTS, Measure, Said, effect_of, severity_f1
 
 if TYPE_CHECKING:
-    from train.few_labels import Point
-    from train.jobs import Job, Study
+    from train.studies.few_labels import Point
+    from train.studies.jobs import Job, Study
 
 _SEVERITIES = [severity.name.lower() for severity in Severity]
 

@@ -47,8 +47,8 @@ def inputs_of(
 ) -> Inputs:
     """The network inputs of the subjects in these parts (of everybody where there is no split)."""
     from train.dataset import cached_input, cached_masks, inputs, read_scans
-    from train.measures import measures_of
-    from train.truth import cached_truths
+    from train.sampling.measures import measures_of
+    from train.sampling.truth import cached_truths
 
     scans = [scan for scan in read_scans(data) if part_of is None or part_of.get(scan.subject) in parts]
     scans = [scan for scan in scans if copies or not scan.is_copy]

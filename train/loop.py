@@ -30,16 +30,16 @@ from train.calibrate import fitted_calibration
 from train.checkpoint import Stage, finish, finished, key_of, save_whole, tensors_of
 from train.config import FitConfig
 from train.dataset import Inputs
-from train.feed import autocast, device, fed, on_device
-from train.fields import fields_loss, watched
 from train.losses import loss_of, shared_losses_of
-from train.masks import Segmenting, mask_loss
-from train.measures import Measuring, measures_loss
 from train.metrics import macro_f1
 from train.reweight import reweighted_loss
+from train.sampling.feed import autocast, device, fed, on_device
+from train.sampling.fields import fields_loss, watched
+from train.sampling.masks import Segmenting, mask_loss
+from train.sampling.measures import Measuring, measures_loss
+from train.sampling.truth import truth_loss
+from train.sampling.variation import also_without_air
 from train.shared import SHARED, Shared
-from train.truth import truth_loss
-from train.variation import also_without_air
 
 log = logging.getLogger(__name__)
 CURVE = "{}.epochs.csv"  # the training loss and validation macro F1 of every epoch

@@ -28,9 +28,9 @@ from qcnode.imaging.preprocess import CUBE
 from train.batching import Batch
 from train.checkpoint import Stage, save_whole, tensors_of
 from train.config import FitConfig
-from train.feed import autocast, device, on_device
 from train.progress import progress
-from train.variation import Image, drawn
+from train.sampling.feed import autocast, device, on_device
+from train.sampling.variation import Image, drawn
 
 log = logging.getLogger(__name__)
 PRETRAINED = "encoder.safetensors"

@@ -14,9 +14,9 @@ from qcnode.errors import ConfigError
 from train import ranks
 from train.config import OF_TRUTHS, FitConfig
 from train.dataset import Inputs
-from train.looks import looked_at, looks
 from train.loop import fit_member, fit_shared
 from train.pretrain import PRETRAINED, start_from_pretrained
+from train.sampling.looks import looked_at, looks
 from train.shared import SHARED, Shared, is_shipped, new_member, shipped_member
 from train.split import TRAIN, VALIDATION, subjects_of
 

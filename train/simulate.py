@@ -24,13 +24,13 @@ import torch
 
 from qcnode.artifacts import Artifact, Plane, Severity
 from qcnode.imaging.volume import Volume
-from train.acquire import Simulated, apply
-from train.brains import Source, anatomy, phantoms, sources
-from train.contrasts import WEIGHTING_SHARES, WEIGHTINGS, head
 from train.dataset import subject_name
-from train.draws import draw, draw_levels
-from train.scans import clean_scan
-from train.severity import CONTRACT, OutOfContract
+from train.simulation.acquire import Simulated, apply
+from train.simulation.brains import Source, anatomy, phantoms, sources
+from train.simulation.contrasts import WEIGHTING_SHARES, WEIGHTINGS, head
+from train.simulation.draws import draw, draw_levels
+from train.simulation.scans import clean_scan
+from train.simulation.severity import CONTRACT, OutOfContract
 
 log = logging.getLogger(__name__)
 

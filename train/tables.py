@@ -10,11 +10,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from qcnode.artifacts import Artifact, Severity
-from train.comparisons import Row
-from train.folds import PREDICTIONS
-from train.jobs import Job, Study
 from train.metrics import fifteen, share, subject_weights
-from train.report import Graded
+from train.studies.comparisons import Row
+from train.studies.folds import PREDICTIONS
+from train.studies.jobs import Job, Study
+from train.studies.report import Graded
 
 Said = Mapping[Artifact, Graded]  # by one row's models, of every patient, pooled over folds and repeats
 Cells = list[list[str]]

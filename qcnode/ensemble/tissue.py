@@ -144,7 +144,7 @@ def _wider(maps: Tensor) -> Tensor:
 class _Laid(nn.Module):
     """Passes on what was drawn: shares (slice, SHARES, row, column) and regions (batch, REGIONS, slice, row, column).
 
-    Here it is watched while the encoder learns (`train.fields.watched`).
+    Here it is watched while the encoder learns (`train.sampling.fields.watched`).
     """
 
     def forward(self, shares: Tensor, regions: Tensor, there: Tensor) -> tuple[Tensor, Tensor]:

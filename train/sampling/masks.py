@@ -15,7 +15,7 @@ from qcnode.ensemble.model import Member, Output
 from qcnode.ensemble.networks import CompactResNet
 from qcnode.ensemble.published import FourierFusion
 from qcnode.errors import ConfigError
-from train.feed import Masks
+from train.sampling.feed import Masks
 
 _CHANNELS = 16  # into which every stage's maps are mixed before they are added
 _TRIAL = (32, 32, 32)  # voxels of a blank image that tells each stage's number of channels

@@ -26,18 +26,18 @@ from qcnode.artifacts import Artifact, Plane, Severity
 from qcnode.errors import ConfigError
 from qcnode.imaging.preprocess import BLOCK, INPUT_SHAPE, INTENSITY_RANGE, foreground_mean, oriented
 from qcnode.imaging.volume import Volume
-from train import acquire
-from train.brains import Source, anatomy, phantoms, sources
-from train.contrasts import WEIGHTING_SHARES, WEIGHTINGS, Head, head
 from train.dataset import Inputs, Scan, subject_name
-from train.draws import Draw, Levels, draw
-from train.fields import Fields, fields_of
-from train.measures import MEASURES
 from train.progress import progress
-from train.scans import CleanScan, Grid, Rendered, clean_scan, render
-from train.severity import OutOfContract, is_forbidden, severity_of
-from train.shapes import Shapes, compared, registered, reshaped
+from train.sampling.fields import Fields, fields_of
+from train.sampling.measures import MEASURES
 from train.simulate import ADULT_LENGTH_MM, PHANTOMS, choose
+from train.simulation import acquire
+from train.simulation.brains import Source, anatomy, phantoms, sources
+from train.simulation.contrasts import WEIGHTING_SHARES, WEIGHTINGS, Head, head
+from train.simulation.draws import Draw, Levels, draw
+from train.simulation.scans import CleanScan, Grid, Rendered, clean_scan, render
+from train.simulation.severity import OutOfContract, is_forbidden, severity_of
+from train.simulation.shapes import Shapes, compared, registered, reshaped
 
 log = logging.getLogger(__name__)
 
@@ -181,7 +181,7 @@ def _scans_of(its: Head, generator: np.random.Generator, moving: bool) -> list[_
 
 
 def rendered(scan: CleanScan, drawn: Draw, generator: np.random.Generator) -> _Render:
-    """A drawn scan as blocks of the network input. Raises OutOfContract as `train.acquire.apply` does."""
+    """A drawn scan as blocks of the network input. Raises OutOfContract as `train.simulation.acquire.apply` does."""
     measured: dict[str, float] = {}
     pose = acquire.positioned(scan, drawn, measured)
     deformation = acquire.deformation(scan, drawn, pose, measured)

@@ -25,11 +25,11 @@ import torch
 
 from qcnode.artifacts import Artifact
 from qcnode.errors import ConfigError
-from train.appearance import applied, draw, draw_levels, is_true
-from train.counts import counts_by_severity
 from train.dataset import LABELS, SUBJECTS, Scan, read_scans
 from train.progress import progress
-from train.severity import OutOfContract
+from train.simulation.appearance import applied, draw, draw_levels, is_true
+from train.simulation.severity import OutOfContract
+from train.studies.counts import counts_by_severity
 
 log = logging.getLogger(__name__)
 _ATTEMPTS = 40

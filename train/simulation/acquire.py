@@ -17,13 +17,13 @@ from numpy.typing import NDArray
 from qcnode.artifacts import Artifact, Severity
 from qcnode.imaging.phantom import mix_poses
 from qcnode.imaging.volume import Volume
-from train import deformation as deformations
-from train import physics, severity, shading
-from train.deformation import Deformation
-from train.draws import Draw
-from train.physics import Array, Complex
-from train.scans import DIRECTIONS, CleanScan, Pose, Rendered, moved, render
-from train.severity import OutOfContract
+from train.simulation import deformation as deformations
+from train.simulation import physics, severity, shading
+from train.simulation.deformation import Deformation
+from train.simulation.draws import Draw
+from train.simulation.physics import Array, Complex
+from train.simulation.scans import DIRECTIONS, CleanScan, Pose, Rendered, moved, render
+from train.simulation.severity import OutOfContract
 
 LARGEST_MOVEMENT = 30.0  # scale of the drawn poses, whose angles (degrees) and shifts (mm) are of the order of 1
 LARGEST_BOOST = 1.8  # of the contrast of a head as rendered: with more, its texture would look like anatomy

@@ -16,9 +16,9 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from qcnode.artifacts import Artifact, Severity
-from train import draws
-from train.acquire import LARGEST_MOVEMENT, around_centre, filled_at, pose_of_line
-from train.severity import MOTION_NRMS, OutOfContract
+from train.simulation import draws
+from train.simulation.acquire import LARGEST_MOVEMENT, around_centre, filled_at, pose_of_line
+from train.simulation.severity import MOTION_NRMS, OutOfContract
 
 Image = NDArray[np.float32]
 

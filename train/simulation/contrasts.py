@@ -9,7 +9,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from train.brains import GROUPS, Anatomy
+from train.simulation.brains import GROUPS, Anatomy
 
 WEIGHTINGS = ("T2w", "T1w", "FLAIR")
 WEIGHTING_SHARES = (0.7, 0.2, 0.1)

@@ -11,8 +11,8 @@ from sklearn.ensemble import RandomForestClassifier
 from qcnode.artifacts import Artifact, Severity
 from train.dataset import Inputs
 from train.progress import progress
-from train.quality_metrics import quality_metrics
-from train.report import Graded
+from train.studies.quality_metrics import quality_metrics
+from train.studies.report import Graded
 
 TREES = 300
 

@@ -16,13 +16,13 @@ import torch
 from qcnode.artifacts import Artifact
 from qcnode.errors import ConfigError
 from train.config import FitConfig
-from train.counts import refuse_absent
 from train.dataset import LABELS, cached_input, cached_masks, inputs, read_scans
-from train.folds import PREDICTIONS, folds, parts, save_predictions, tested
-from train.looks import looked_at, looks
 from train.progress import progress
 from train.run import fit_run
+from train.sampling.looks import looked_at, looks
 from train.split import TEST, subjects_of
+from train.studies.counts import refuse_absent
+from train.studies.folds import PREDICTIONS, folds, parts, save_predictions, tested
 
 LOOKS = "looks"  # under a study's folder: what its encoders' fixed parts made of the scans
 

@@ -17,9 +17,9 @@ from torch.nn import functional as F
 from qcnode.artifacts import Artifact, Severity
 from qcnode.ensemble.tissue import REGION, every_third
 from qcnode.imaging.preprocess import INTENSITY_RANGE
-from train import physics, shading
-from train.draws import SHADING_SHARES
-from train.severity import CONTRAST_LEFT, SHADING_RATIO, Interval
+from train.simulation import physics, shading
+from train.simulation.draws import SHADING_SHARES
+from train.simulation.severity import CONTRAST_LEFT, SHADING_RATIO, Interval
 
 Image = NDArray[np.float32]
 _KEPT = Interval(0.88, 1.0)  # of the contrast where none is lost
@@ -46,7 +46,7 @@ class Plain(NamedTuple):
 
 
 class Tissues(NamedTuple):
-    """Of one scan, mapped from the cache. maps: as `train.truth.widened` reads them.
+    """Of one scan, mapped from the cache. maps: as `train.sampling.truth.widened` reads them.
 
     plain: where Contrast can be drawn anew on the scan.
     """
@@ -94,7 +94,7 @@ def drawn_anew(
     generator: np.random.Generator,
     first: int | None = None,
 ) -> Anew:
-    """The scan with Contrast drawn at this severity, as `train.draws` does: faded or shaded.
+    """The scan with Contrast drawn at this severity, as `train.simulation.draws` does: faded or shaded.
 
     brain: its share of each region (slice, …). measured: on the scan as it was. first: of every APARTth slice, of which
     alone the image and the shading are; None: of all.

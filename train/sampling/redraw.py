@@ -16,10 +16,11 @@ from scipy import ndimage
 from torch.nn import functional as F
 
 from qcnode.artifacts import Artifact, Severity
-from train import deformation, draws, motion, physics, shading
-from train.draws import Triple
-from train.severity import BAND_DEPTH, SHADING_RATIO, OutOfContract
-from train.variation import Half, Image, widened
+from train.sampling import motion
+from train.sampling.variation import Half, Image, widened
+from train.simulation import deformation, draws, physics, shading
+from train.simulation.draws import Triple
+from train.simulation.severity import BAND_DEPTH, SHADING_RATIO, OutOfContract
 
 # In the order of the physics. Interpolation would smooth noise, shading would change a line's height, and lines do not
 # move with a head: those three are redrawn only on scans without noise and lines, so that the other labels stay true.

@@ -25,8 +25,8 @@ from qcnode.imaging.preprocess import INPUT_SHAPE, placed
 from qcnode.imaging.volume import Volume, volume_from_nifti
 from train.config import FitConfig
 from train.dataset import Scan, cached, cached_input
-from train.fading import Anew, Plain, Tissues, can_be_plain, plain_of
-from train.measures import MEASURES
+from train.sampling.fading import Anew, Plain, Tissues, can_be_plain, plain_of
+from train.sampling.measures import MEASURES
 from train.simulate import TRUTH_STEPS
 
 MAPS = SHARES + 1  # in the cache: shares, then the logarithm of the shading
@@ -113,7 +113,7 @@ def of_anew(places: NDArray[np.float32], anew: Anew) -> NDArray[np.float32]:
 
 
 def contrast_maps(places: NDArray[np.float32], contrast: float | None) -> Maps:
-    """places: shares and the logarithm of the shading. contrast: as in `train.measures`, if known."""
+    """places: shares and the logarithm of the shading. contrast: as in `train.sampling.measures`, if known."""
     shading = _means(places[SHARES], REGION // PLACE)
     its = np.full_like(shading, np.nan if contrast is None else contrast / _CONTRAST_UNIT)
     return Maps(places[:SHARES], np.stack([shading, its]))

@@ -19,15 +19,15 @@ from qcnode.ensemble.model import channels_last
 from qcnode.errors import ConfigError
 from train.calibrate import fitted_calibration
 from train.config import FitConfig
-from train.counts import refuse_absent
 from train.dataset import Inputs, Scan
-from train.feed import device
-from train.forest import forest_graded, measured
 from train.loop import severity_logits
-from train.report import Graded
 from train.run import fit_run
+from train.sampling.feed import device
 from train.shared import new_member
 from train.split import TEST, TRAIN, VALIDATION, subjects_of
+from train.studies.counts import refuse_absent
+from train.studies.forest import forest_graded, measured
+from train.studies.report import Graded
 
 log = logging.getLogger(__name__)
 PREDICTIONS = "predictions.csv"

@@ -31,7 +31,7 @@ from qcnode.ensemble.fields import (
 from qcnode.ensemble.tissue import TissueUNet
 from qcnode.imaging.preprocess import oriented
 from qcnode.imaging.volume import Volume
-from train.scans import DIRECTIONS, Displacement, Grid, Pose
+from train.simulation.scans import DIRECTIONS, Displacement, Grid, Pose
 
 _MOST = 6.0  # units of a pose; the offset of a head that is cut is beyond
 _BENT_FROM, _POSE_BENT_FROM = 0.1, 0.3  # units: a loss is a square below, straight above

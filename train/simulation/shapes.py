@@ -18,9 +18,9 @@ from scipy import ndimage
 from torch import Tensor
 from torch.nn import functional as F
 
-from train.brains import Anatomy
-from train.contrasts import Head
-from train.upright import frame_of, shape_of
+from train.simulation.brains import Anatomy
+from train.simulation.contrasts import Head
+from train.simulation.upright import frame_of, shape_of
 
 Values = NDArray[np.float32]
 Field = Values  # (3, x, y, z): displacement along x, y, z in steps of a shape, on the nodes of a cube

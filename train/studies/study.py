@@ -11,19 +11,19 @@ from numpy.typing import NDArray
 
 from qcnode.artifacts import Artifact
 from qcnode.imaging.preprocess import BLOCKS, PREPROCESSING
-from train import comparisons
-from train.comparisons import Row, Scale
-from train.counts import counts_table
 from train.dataset import Inputs, cached_input, inputs, read_scans
 from train.figures import draw_effects, draw_figures
-from train.folds import together
-from train.forest import forest_graded, measured
-from train.jobs import LOOKS, Study, run_all
-from train.looks import looked_at, looks
 from train.metrics import majority
 from train.progress import progress
-from train.report import Graded
+from train.sampling.looks import looked_at, looks
 from train.split import TEST, subjects_of
+from train.studies import comparisons
+from train.studies.comparisons import Row, Scale
+from train.studies.counts import counts_table
+from train.studies.folds import together
+from train.studies.forest import forest_graded, measured
+from train.studies.jobs import LOOKS, Study, run_all
+from train.studies.report import Graded
 from train.tables import (
     Measure,
     chosen_table,

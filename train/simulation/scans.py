@@ -12,7 +12,7 @@ from scipy import ndimage
 from torch import Tensor
 
 from qcnode.artifacts import Plane
-from train.contrasts import Head
+from train.simulation.contrasts import Head
 
 SUBSLICES = 4  # samples through the thickness of a slice, of a scan that is to be seen as it is
 

@@ -17,12 +17,12 @@ from qcnode.artifacts import Artifact
 from train.batching import Batch
 from train.config import FitConfig
 from train.dataset import Inputs
-from train.fields import Drawn, batch_of
-from train.measures import targets_of
 from train.progress import progress
-from train.samples import sample_into, sources_of
-from train.truth import Truth, truth_of
-from train.variation import Image
+from train.sampling.fields import Drawn, batch_of
+from train.sampling.measures import targets_of
+from train.sampling.samples import sample_into, sources_of
+from train.sampling.truth import Truth, truth_of
+from train.sampling.variation import Image
 
 
 class Masks(NamedTuple):

@@ -9,7 +9,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from train.physics import strain
+from train.simulation.physics import strain
 
 Points = NDArray[np.float64]  # (n, 3), scanner mm
 Kind = Literal["waves", "axis", "bumps", "radial"]

@@ -8,8 +8,8 @@ from typing import Annotated
 import typer
 
 from qcnode.artifacts import Artifact
-from train.comparisons import Scale
 from train.given import Cache, Data, inputs_of, read_split
+from train.studies.comparisons import Scale
 
 app = typer.Typer()
 
@@ -34,8 +34,8 @@ def tables(
     cache: Cache = None,
 ) -> None:
     """Compare encoders, configurations and baselines, as the paper does; what is finished is not run again."""
-    from train.jobs import Study
-    from train.study import compare
+    from train.studies.jobs import Study
+    from train.studies.study import compare
 
     out.mkdir(parents=True, exist_ok=True)
     study = Study(data.resolve(), (cache or data / ".inputs").resolve(), out.resolve(), folds, repeats)
@@ -72,8 +72,8 @@ def curve(
     """
     from train.config import read_config
     from train.dataset import read_scans, subject_kinds
-    from train.few_labels import few_labels
     from train.split import SHARES, split_subjects
+    from train.studies.few_labels import few_labels
 
     settings = read_config(config, epochs=epochs)
     drawn = split_subjects(subject_kinds(data, read_scans(data)), settings.seed)

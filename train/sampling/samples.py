@@ -13,13 +13,13 @@ from qcnode.artifacts import Artifact, Severity
 from qcnode.ensemble.tissue import APART, PLACE, every_third
 from train.config import FitConfig
 from train.dataset import Inputs
-from train.fading import Tissues, drawn_anew
-from train.fields import Fields
-from train.looks import Varied, varied_look
-from train.redraw import REDRAWN, can_be_redrawn, is_bare, is_redrawn, redraw, redrawable
-from train.severity import OutOfContract
-from train.truth import Maps, brain_of_regions, contrast_maps, of_anew, widened
-from train.variation import Half, Image, drawn
+from train.sampling.fading import Tissues, drawn_anew
+from train.sampling.fields import Fields
+from train.sampling.looks import Varied, varied_look
+from train.sampling.redraw import REDRAWN, can_be_redrawn, is_bare, is_redrawn, redraw, redrawable
+from train.sampling.truth import Maps, brain_of_regions, contrast_maps, of_anew, widened
+from train.sampling.variation import Half, Image, drawn
+from train.simulation.severity import OutOfContract
 
 _QUIETEST_OF = 3  # scans, where Contrast is drawn severely
 
@@ -41,8 +41,8 @@ class Sample(NamedTuple):
 class Sources(NamedTuple):
     """What samples are made from. bases: the scans on which a member's artifact is drawn.
 
-    with_truth: for a member that learns what a scan was made with at every place (train/truth.py): it is given every
-    third slice of a scan, and its artifact is drawn at every severity.
+    with_truth: for a member that learns what a scan was made with at every place (train/sampling/truth.py): it is given
+    every third slice of a scan, and its artifact is drawn at every severity.
     """
 
     data: Inputs

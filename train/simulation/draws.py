@@ -9,9 +9,9 @@ from typing import Any, Literal
 import numpy as np
 
 from qcnode.artifacts import Artifact, Severity
-from train import deformation, shading
-from train import severity as contract
-from train.severity import Interval
+from train.simulation import deformation, shading
+from train.simulation import severity as contract
+from train.simulation.severity import Interval
 
 Levels = Mapping[Artifact, Severity]
 Triple = tuple[float, float, float]

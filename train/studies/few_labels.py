@@ -18,11 +18,11 @@ from qcnode.artifacts import Artifact, Severity
 from train.config import FitConfig
 from train.dataset import Inputs
 from train.figures import draw_shares
-from train.folds import save_predictions, tested
-from train.jobs import LOOKS
-from train.looks import looked_at, looks
 from train.run import fit_run
+from train.sampling.looks import looked_at, looks
 from train.split import TEST, TRAIN, subjects_of
+from train.studies.folds import save_predictions, tested
+from train.studies.jobs import LOOKS
 from train.tables import MACRO_F1, Measure, told, write_table
 
 SCRATCH, INIT = "from scratch", "from the weights"

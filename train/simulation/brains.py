@@ -20,7 +20,16 @@ from scipy import ndimage
 
 from qcnode.errors import ConfigError
 from qcnode.imaging.anatomy import GRID_MM, draw_anatomy
-from train.upright import PRECISION_DEGREES, Codes, Reference, Shape, own_pose, reference_of, shape_of, turned
+from train.simulation.upright import (
+    PRECISION_DEGREES,
+    Codes,
+    Reference,
+    Shape,
+    own_pose,
+    reference_of,
+    shape_of,
+    turned,
+)
 
 Kind = Literal["labelmap", "adult", "child", "phantom"]
 

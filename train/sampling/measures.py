@@ -1,7 +1,7 @@
 """What was measured on a simulated scan, as a third task while training: a number says more than the class it lies in.
 
-A severity is an interval of measured quantities (train/severity.py). To name the quantities themselves, a network has
-to find what makes them. Scans that were rated by people have no such numbers, and do not contribute.
+A severity is an interval of measured quantities (train/simulation/severity.py). To name the quantities themselves, a
+network has to find what makes them. Scans that were rated by people have no such numbers, and do not contribute.
 """
 
 from __future__ import annotations

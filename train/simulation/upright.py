@@ -143,7 +143,7 @@ def turned(codes: Codes, angles: Values, *, labels: bool) -> Codes:
 
 
 def _rotation(angles: Values) -> Values:
-    """(3, 3), from the head's axes to the file's; as `train.scans.Pose` has it."""
+    """(3, 3), from the head's axes to the file's; as `train.simulation.scans.Pose` has it."""
     return np.asarray(Rotation.from_euler("xyz", angles, degrees=True).as_matrix())
 
 

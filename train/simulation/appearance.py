@@ -21,7 +21,7 @@ import torchio as tio
 from numpy.typing import NDArray
 
 from qcnode.artifacts import Artifact, Severity
-from train.quality_metrics import otsu
+from train.studies.quality_metrics import otsu
 
 Image = NDArray[np.float32]
 Affine = NDArray[np.float64]

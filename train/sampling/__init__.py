@@ -1,0 +1,1 @@
+"""What a batch is made from: scans drawn anew and varied, with their masks, measures and truths beside them."""

@@ -1,0 +1,1 @@
+"""Many runs compared: cross-validation, the paper's tables, few labels, the baseline of metrics and forests."""
