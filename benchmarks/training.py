@@ -42,7 +42,7 @@ from train.dataset import Inputs, Scan
 from train.loop import fit_member
 from train.losses import cross_entropy
 from train.reweight import reweighted_loss
-from train.sampling.feed import device, on_device
+from train.sampling.feed import autocast, device, on_device
 from train.sampling.redraw import redrawn
 from train.sampling.variation import varied
 from train.shared import new_member
@@ -164,7 +164,7 @@ def _alone(config: FitConfig, data: Inputs, batches: int, size: int) -> Taken:
     started = _now()
     for _ in range(batches):
         member.zero_grad()
-        with torch.autocast(device().type, torch.bfloat16, enabled=config.bf16):
+        with autocast(config.bf16):
             output = member(images)
         _backward(F.cross_entropy(output.severity, severity) + F.cross_entropy(output.plane, plane))
     return _since(started)
@@ -204,7 +204,7 @@ def _naive(config: FitConfig, data: Inputs, batches: int, size: int) -> Taken:
             if generator.random() < config.redraw:
                 image = redrawn(image, ARTIFACT, Severity(severity), generator)
             images.append(varied(image, frozenset({ARTIFACT}), config, generator))
-        with torch.autocast(device().type, torch.bfloat16, enabled=config.bf16):
+        with autocast(config.bf16):
             output = member(on_device(np.stack(images)))
         losses = [F.cross_entropy(output.severity[target == c], target[target == c]) for c in range(CLASSES)]
         norms = []
