@@ -96,10 +96,13 @@ def device() -> torch.device:
 
 
 def autocast(bf16: bool) -> torch.autocast:
-    """bfloat16 where it is asked for and the device computes in it: a processor that has to emulate it takes ten times
-    as long as in float32."""
+    """bfloat16 where it is asked for and the device computes in it.
+
+    A processor that has to emulate it takes ten times as long as in float32.
+    """
     kind = device().type
-    native = kind != "cpu" or bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
+    onednn = torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]
+    native = kind != "cpu" or (onednn and bool(torch.ops.mkldnn._is_mkldnn_bf16_supported()))
     return torch.autocast(kind, torch.bfloat16, enabled=bf16 and native)
 
 

@@ -64,7 +64,8 @@ def sources_of(data: Inputs, artifacts: Set[Artifact], config: FitConfig) -> Sou
     if len(artifacts) == 1 and config.redraw and artifacts <= set(REDRAWN):
         (artifact,) = artifacts
         if with_truth and artifact is Artifact.CONTRAST:
-            bases = [index for index, its in enumerate(data.truths) if its and its.plain and data.measured[index]]
+            known = zip(data.truths, data.measured, strict=True) if data.truths and data.measured else ()
+            bases = [index for index, (its, measured) in enumerate(known) if its and its.plain and measured]
         elif not with_truth:
             bases = redrawable(data.labels, artifact, data.measured)
     return Sources(data, artifacts, config, np.array(bases, np.int64), with_truth)
