@@ -90,6 +90,27 @@ def test_a_variation_is_its_steps_one_after_the_other(image: Image, kind: type) 
         np.testing.assert_array_equal(variation.of(source), expected)
 
 
+def test_scans_are_sharper_or_softer_where_no_trained_artifact_is_a_matter_of_details(image: Image) -> None:
+    config, motion = FitConfig(sharpness_jitter=0.5), frozenset({Artifact.MOTION})
+    seen = [drawn(motion, config, np.random.default_rng(seed)).details for seed in range(400)]
+    assert np.std(np.log(seen)) == pytest.approx(0.5, abs=0.05)
+    assert drawn(motion, FitConfig(), np.random.default_rng(0)).details == 1
+    for artifact in (Artifact.NOISE, Artifact.ZIPPER, Artifact.CONTRAST):
+        assert drawn(motion | {artifact}, config, np.random.default_rng(0)).details == 1
+
+    bright = image - image.min() + 1  # so that nothing reaches the darkest
+    for strength in (0.5, 2.0):
+        one = Variation(details=strength).of(bright)
+        np.testing.assert_allclose(one.mean(), bright.mean(), rtol=1e-3)
+        around = ndimage.uniform_filter(bright.astype(np.float64), (0, 3, 3))
+        expected = around + strength * (bright - around)
+        np.testing.assert_allclose(one[:, 1:-1, 1:-1], np.maximum(expected, 1)[:, 1:-1, 1:-1], rtol=1e-4)
+        np.testing.assert_array_equal(Variation(details=strength).of_mask(bright), bright)
+    for its in ({"variation": "none"}, {"encoder": "mirror-resnet"}):
+        with pytest.raises(ValidationError, match="sharpness_jitter"):
+            FitConfig.model_validate({"sharpness_jitter": 0.5, **its})
+
+
 def test_a_turn_and_a_shift_of_a_half_precision_scan_are_those_of_the_widened_one(image: Image) -> None:
     variation = Variation(mirrored=(1,), scale=1.1, exponent=0.9, turn=(0.2, 1.05), shift_voxels=(1, -3, 4))
     half = (image - image.min()).astype(np.float16)

@@ -92,6 +92,7 @@ class FitConfig(BaseModel):
     emptied: float = Field(0.0, ge=0, le=1)  # share of scans seen as if their background were zero, beside the above
     intensity_jitter: float = 0.05  # standard deviation of the log of a scan's intensity scale
     gamma_jitter: float = 0.2  # of the log of its exponent, where no trained artifact is a matter of intensity
+    sharpness_jitter: float = Field(0.0, ge=0)  # of the log of its details, where no trained artifact is one of them
     members: dict[Artifact, dict[str, Any]] = {}  # what is different for the member of an artifact
 
     @model_validator(mode="after")
@@ -112,6 +113,8 @@ class FitConfig(BaseModel):
             raise ValueError(f"{self.encoder} looks at each scan once; set redraw to 0, and give `fit` --renders")
         if self.emptied and self.encoder in _LOOKS:
             raise ValueError(f"{self.encoder} looks at each scan once; set emptied to 0")
+        if self.sharpness_jitter and self.encoder in _LOOKS:
+            raise ValueError(f"{self.encoder} looks at each scan once; set sharpness_jitter to 0")
         if self.field_weight and self.encoder != "field-unet":
             raise ValueError(f"{self.encoder} draws no fields; set field_weight to 0")
         if self.redraw_others and self.encoder != OF_TRUTHS:
@@ -133,6 +136,8 @@ class FitConfig(BaseModel):
             )
         if self.emptied and self.variation != "full":
             raise ValueError('emptied goes with variation = "full"; set one or the other')
+        if self.sharpness_jitter and self.variation != "full":
+            raise ValueError('sharpness_jitter goes with variation = "full"; set one or the other')
         if self.preprocessing == CUBE and self.model == "network" and self.encoder.startswith(_OF_INTENSITIES):
             raise ValueError(f'{self.encoder} reckons with intensities above zero; name another for "{CUBE}"')
         if self.truth_weight and self.preprocessing != PREPROCESSING:

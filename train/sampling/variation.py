@@ -26,6 +26,8 @@ Half = NDArray[np.float16]
 # Bands run along the scan's axes, more or less: a turn makes of them what no scanner does.
 _KEPT_BY_TURNING = frozenset({Artifact.MOTION, Artifact.CONTRAST, Artifact.DISTORTION})
 _KEPT_BY_GAMMA = frozenset({Artifact.POSITIONING, Artifact.MOTION, Artifact.DISTORTION})
+# A finer or a softer image has its noise, its lines and its contrast of tissues changed with it.
+_KEPT_BY_SHARPNESS = frozenset({Artifact.POSITIONING, Artifact.BANDING, Artifact.MOTION, Artifact.DISTORTION})
 _TURN_DEGREES, _SCALE, _TURNED_SHARE = 15.0, 0.1, 0.7
 _HALF_TURN_DEGREES = 180.0
 _AIR = (0.08, 0.25)  # below such a share of the head's brightness a reconstruction may take it for background
@@ -39,6 +41,7 @@ class Variation:
 
     mirrored: tuple[int, ...] = ()  # axes
     transposed: bool = False  # rows and columns exchanged
+    details: float = 1.0  # times what a pixel differs by from the mean of the 3 x 3 about it
     scale: float = 1.0  # of intensities
     exponent: float = 1.0  # of intensities
     air: float | None = None  # share of the head's brightness below which all around it is set to zero
@@ -74,6 +77,8 @@ class Variation:
         out[target] = _turned(whole, *self.turn)[source]
 
     def _brightened(self, image: Image) -> None:
+        if self.details != 1:
+            _sharpened(image, self.details)
         if self.scale != 1:
             torch.from_numpy(image).mul_(self.scale)
         if self.exponent != 1:
@@ -81,7 +86,7 @@ class Variation:
 
     def of_mask(self, mask: Image) -> Image:
         """What stands voxel by voxel beside the image, moved as it is; intensities stay."""
-        return replace(self, scale=1.0, exponent=1.0, air=None).of(mask)
+        return replace(self, details=1.0, scale=1.0, exponent=1.0, air=None).of(mask)
 
     def of_places(self, maps: NDArray[np.float32], voxels: int) -> NDArray[np.float32]:
         """Maps (map, slice, …) beside the image, each place so many voxels of a slice each way, moved as it is.
@@ -89,15 +94,15 @@ class Variation:
         Its shift within the slices is by whole places.
         """
         shift = self.shift_voxels and (self.shift_voxels[0], *(v // voxels for v in self.shift_voxels[1:]))
-        moved = replace(self, scale=1.0, exponent=1.0, air=None, shift_voxels=shift)
+        moved = replace(self, details=1.0, scale=1.0, exponent=1.0, air=None, shift_voxels=shift)
         return np.stack([moved.of(each) for each in maps])
 
 
 def drawn(artifacts: Set[Artifact], config: FitConfig, generator: np.random.Generator) -> Variation:
     """A variation as the configuration says, for members that are trained on these artifacts.
 
-    "full": mirrored, transposed and shifted by whole voxels; turned or on another curve where that is safe; some
-    without their background where that is asked for.
+    "full": mirrored, transposed and shifted by whole voxels; turned, sharper or on another curve where that is safe;
+    some without their background where that is asked for.
     "half-turn": half of the images turned within their slices by up to 180 degrees, as BRIQA and Kim et al. do,
     whatever the artifact. "none": as it is.
     """
@@ -111,6 +116,9 @@ def drawn(artifacts: Set[Artifact], config: FitConfig, generator: np.random.Gene
     exponent, turn = 1.0, None
     if artifacts <= _KEPT_BY_GAMMA:
         exponent = float(np.exp(config.gamma_jitter * generator.standard_normal()))
+    details = 1.0
+    if config.sharpness_jitter and artifacts <= _KEPT_BY_SHARPNESS:
+        details = float(np.exp(config.sharpness_jitter * generator.standard_normal()))
     turning = artifacts <= _KEPT_BY_TURNING and not config.truth_weight  # which would blur what is to be drawn
     if turning and generator.random() < _TURNED_SHARE:
         turn = _turn(generator, _TURN_DEGREES, _SCALE)
@@ -121,7 +129,7 @@ def drawn(artifacts: Set[Artifact], config: FitConfig, generator: np.random.Gene
     )
     is_emptied = config.emptied and generator.random() < config.emptied
     air = float(generator.uniform(*_AIR)) if is_emptied else None
-    return Variation(mirrored, transposed, scale, exponent, air, turn, shift)
+    return Variation(mirrored, transposed, details, scale, exponent, air, turn, shift)
 
 
 def varied(image: Image, artifacts: Set[Artifact], config: FitConfig, generator: np.random.Generator) -> Image:
@@ -163,6 +171,13 @@ def widened(image: Image | Half, out: Image) -> None:
         out[:] = image
     else:  # brought in order while a voxel is two bytes
         torch.from_numpy(out).copy_(torch.from_numpy(image.copy()))
+
+
+def _sharpened(image: Image, details: float) -> None:
+    """Bring out what stands out of each slice's 3 x 3 pixels, or soften it; nothing gets darker than the darkest."""
+    own, darkest = torch.from_numpy(image), float(image.min())
+    around = F.avg_pool2d(own[:, None], 3, stride=1, padding=1, count_include_pad=False)[:, 0]
+    own.lerp_(around, 1 - details).clamp_(min=darkest)
 
 
 def _shifted(voxels: tuple[int, ...], shape: tuple[int, ...]) -> tuple[tuple[slice, ...], tuple[slice, ...]]:
