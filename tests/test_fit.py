@@ -143,14 +143,16 @@ def test_a_member_that_sees_scans_without_their_background_is_validated_on_such_
     assert all(np.count_nonzero(air) < np.count_nonzero(scan) for scan, air in zip(scans, scans[half:], strict=False))
 
 
-def test_only_such_a_member_is_calibrated_on_scans_without_their_background(
+def test_a_member_is_calibrated_on_scans_changed_as_training_changed_some_of_its_own(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     manifest = read_manifest(write_chance_weights(tmp_path / "run", tmp_path))
-    noise, *others = manifest.members
-    manifest = manifest.model_copy(
-        update={"members": (noise.model_copy(update={"training": {"emptied": 0.5}}), *others)}
-    )
+    ways: list[dict[str, object]] = [{"emptied": 0.5}, {"emptied": 0.5, "sharpness_jitter": 0.5}, {}]
+    members = [
+        entry.model_copy(update={"training": way})
+        for entry, way in zip(manifest.members, ways + [{}] * len(manifest.members), strict=False)
+    ]
+    manifest = manifest.model_copy(update={"members": tuple(members)})
     labels = tuple(int(artifact is Artifact.NOISE) for artifact in Artifact)
     scans = [Scan(tmp_path / f"{number}.nii.gz", "A", Plane.AXIAL, labels) for number in range(3)]
     image = network_input(phantom.head(np.random.default_rng(1), Plane.AXIAL)).astype(np.float16)
@@ -163,7 +165,7 @@ def test_only_such_a_member_is_calibrated_on_scans_without_their_background(
 
     monkeypatch.setattr("train.export.fitted_calibration", fitted_calibration)
     calibrated(manifest, Ensemble.load(tmp_path, "cpu", 1), inputs(scans, [image] * 3), tmp_path)
-    assert seen == [6, 3, 3, 3, 3, 3, 3]
+    assert seen == [6, 9, 3, 3, 3, 3, 3]
 
 
 def test_the_same_seed_gives_the_same_member(data: Path, tmp_path: Path) -> None:

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 from pydantic import ValidationError
 from scipy import ndimage
 
-from qcnode.artifacts import Artifact
+from qcnode.artifacts import Artifact, Plane
 from train.config import FitConfig
-from train.sampling.variation import Image, Variation, drawn, varied, without_air
+from train.dataset import Scan, inputs
+from train.sampling.variation import Image, Variation, also_as_trained, drawn, varied, without_air
 
 ALL = frozenset(Artifact)
 
@@ -109,6 +112,17 @@ def test_scans_are_sharper_or_softer_where_no_trained_artifact_is_a_matter_of_de
     for its in ({"variation": "none"}, {"encoder": "mirror-resnet"}):
         with pytest.raises(ValidationError, match="sharpness_jitter"):
             FitConfig.model_validate({"sharpness_jitter": 0.5, **its})
+
+
+def test_scans_are_judged_as_they_are_and_changed_as_in_training(image: Image) -> None:
+    half = (image - image.min()).astype(np.float16)
+    labels = tuple(int(artifact is Artifact.MOTION) for artifact in Artifact)
+    data = inputs([Scan(Path("a.nii.gz"), "A", Plane.AXIAL, labels)], [half])
+    own, emptied, sharper = also_as_trained(data, emptied=0.1, sharpness_jitter=0.5).images
+    np.testing.assert_array_equal(own, half)
+    np.testing.assert_array_equal(emptied, without_air(half, 0.15))
+    np.testing.assert_array_equal(sharper, Variation(details=np.exp(0.5)).of(half).astype(np.float16))
+    assert also_as_trained(data, emptied=0.0, sharpness_jitter=0.0) is data
 
 
 def test_a_turn_and_a_shift_of_a_half_precision_scan_are_those_of_the_widened_one(image: Image) -> None:

@@ -7,6 +7,7 @@ import json
 from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 import torch
@@ -21,7 +22,7 @@ from qcnode.imaging.preprocess import INPUT_SHAPES, PREPROCESSING
 from train.calibrate import fitted_calibration
 from train.dataset import Inputs
 from train.progress import progress
-from train.sampling.variation import also_without_air
+from train.sampling.variation import also_as_trained
 
 _FEWEST = 1  # percentile: a few cut scans are not what a member knows
 
@@ -85,17 +86,16 @@ def with_extents(manifest: Manifest, training: Inputs, out: Path) -> Manifest:
 def calibrated(manifest: Manifest, ensemble: Ensemble, validation: Inputs, out: Path) -> Manifest:
     """The manifest with the calibration that suits these files on the validation subjects, written in place.
 
-    A member that was trained on scans without their background is calibrated on such, too.
+    A member that was trained on scans without their background, or sharper ones, is calibrated on such, too.
     """
-    emptied = {entry.artifact for entry in manifest.members if entry.training.get("emptied")}
-    count = len(validation.scans)
-    data = also_without_air(validation) if emptied else validation
-    said = [ensemble.logits(np.asarray(image, np.float32)) for image in progress(data.images, "calibrate")]
     members = []
     for entry in manifest.members:
-        its = slice(None) if entry.artifact in emptied else slice(count)
-        truth = data.labels[its, list(Artifact).index(entry.artifact)]
-        fitted = fitted_calibration(np.array([logits[entry.artifact] for logits in said[its]]), truth)
+        its = entry.artifact
+        emptied, jitter = (cast(float, entry.training.get(key, 0.0)) for key in ("emptied", "sharpness_jitter"))
+        data = also_as_trained(validation, emptied, jitter)
+        images = progress(data.images, f"calibrate {its}")
+        said = np.array([ensemble.logits(np.asarray(image, np.float32), [its])[its] for image in images])
+        fitted = fitted_calibration(said, data.labels[:, list(Artifact).index(its)])
         members.append(entry.model_copy(update=fitted._asdict()))
     complete = manifest.model_copy(update={"members": tuple(members)})
     _save(complete, out)

@@ -38,7 +38,7 @@ from train.sampling.fields import fields_loss, watched
 from train.sampling.masks import Segmenting, mask_loss
 from train.sampling.measures import Measuring, measures_loss
 from train.sampling.truth import truth_loss
-from train.sampling.variation import also_without_air
+from train.sampling.variation import also_as_trained
 from train.shared import SHARED, Shared
 
 log = logging.getLogger(__name__)
@@ -133,8 +133,7 @@ def fit_member(
     member = ranks.synchronised(channels_last(member.to(device())))
     segmenting = channels_last(Segmenting(member).to(device())) if config.mask_weight else None
     measuring = Measuring(member, artifact).to(device()) if config.measure_weight else None
-    if config.emptied:
-        validation = also_without_air(validation)
+    validation = also_as_trained(validation, config.emptied, config.sharpness_jitter)
     target, truth = training.labels[:, index], validation.labels[:, index]
     epochs = _epochs(config, artifact, target, generator)
     loss_function = loss_of(config, target)

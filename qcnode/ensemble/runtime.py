@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
@@ -79,10 +79,13 @@ class Ensemble:
                 located[artifact] = replace(grade, slices=slices)
         return located
 
-    def logits(self, network_input: NDArray[np.float32]) -> dict[Artifact, NDArray[np.float32]]:
-        """What each member's severity head says, (3,), before calibration."""
+    def logits(
+        self, network_input: NDArray[np.float32], artifacts: Collection[Artifact] | None = None
+    ) -> dict[Artifact, NDArray[np.float32]]:
+        """What each member's severity head, or these artifacts' alone, says, (3,), before calibration."""
+        asked = self._members.keys() if artifacts is None else artifacts
         images = self._batch(network_input)
-        laid = {known: laid_out(images, known) for known in set(self._extents.values())}
+        laid = {known: laid_out(images, known) for known in {self._extents[artifact] for artifact in asked}}
 
         def said(artifact: Artifact) -> NDArray[np.float32]:
             with torch.inference_mode():
@@ -90,7 +93,7 @@ class Ensemble:
                 logits: NDArray[np.float32] = output.severity[0].cpu().numpy()
                 return logits
 
-        return dict(zip(self._members, self._threads.map(said, self._members), strict=True))
+        return dict(zip(asked, self._threads.map(said, asked), strict=True))
 
     def plane(self, network_input: NDArray[np.float32]) -> Plane:
         """The plane that most members' second heads name; a check of the preprocessing, not of the scan."""

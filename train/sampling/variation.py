@@ -5,8 +5,9 @@ Drawing is apart from applying: the mask of a scan goes where its scan goes.
 
 from __future__ import annotations
 
-from collections.abc import Set
+from collections.abc import Callable, Set
 from dataclasses import dataclass, replace
+from functools import partial, reduce
 
 import numpy as np
 import torch
@@ -154,10 +155,22 @@ def without_air(image: Image | Half, share: float) -> Image | Half:
     return emptied
 
 
-def also_without_air(data: Inputs) -> Inputs:
-    """The scans, and once more as if their background were zero."""
-    emptied = [np.asarray(without_air(image, _USUAL_AIR), np.float16) for image in data.images]
-    return data.with_more(replace(data, images=emptied, masks=()))
+def also_as_trained(data: Inputs, emptied: float, sharpness_jitter: float) -> Inputs:
+    """The scans, and once more in each way in which training saw some of its own: without background, sharper.
+
+    emptied, sharpness_jitter: training's. Sharper by one standard deviation.
+    """
+
+    def sharper(image: Image | Half) -> Image:
+        return Variation(details=float(np.exp(sharpness_jitter))).of(image)
+
+    ways: list[Callable[[Image | Half], Image | Half]] = []
+    if emptied:
+        ways.append(partial(without_air, share=_USUAL_AIR))
+    if sharpness_jitter:
+        ways.append(sharper)
+    changed = (replace(data, images=[np.asarray(way(i), np.float16) for i in data.images], masks=()) for way in ways)
+    return reduce(Inputs.with_more, changed, data)
 
 
 def _turn(generator: np.random.Generator, most_degrees: float, most_scale: float = 0.0) -> tuple[float, float]:
