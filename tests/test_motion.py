@@ -9,7 +9,7 @@ import torch
 from qcnode.artifacts import Severity
 from qcnode.imaging.phantom import mix_poses
 from train.sampling import motion
-from train.simulation.severity import MOTION_NRMS
+from train.simulation.severity import MOTION_NRMS, OutOfContract
 
 SLICE_MM = 5.0
 
@@ -32,6 +32,19 @@ def test_the_difference_to_the_unmoved_scan_is_the_severitys(severity: Severity,
     difference = np.sqrt(np.mean((found.numpy()[brain] - image[brain]) ** 2) / np.mean(image[brain] ** 2))
     low, high = MOTION_NRMS[severity]
     assert low <= difference <= high
+
+
+@pytest.mark.parametrize("of_brain", [slice(0, 2), slice(22, 24)])
+def test_a_brain_that_is_seen_in_few_slices_is_measured_there(of_brain: slice) -> None:
+    image, _ = a_scan()
+    image = np.broadcast_to(image[12], image.shape).copy()
+    brain = np.zeros(image.shape, bool)
+    brain[of_brain, 30:60, 30:60] = True
+    assert not brain[motion._EVERY // 2 :: motion._EVERY].any()
+    moved = motion.moved(image, brain, Severity.SEVERE, np.random.default_rng(1), apart=3, lies_askew=False)
+    assert np.abs(moved - image)[brain].mean() > 0.05
+    with pytest.raises(OutOfContract, match="no brain"):
+        motion.moved(image, np.zeros(image.shape, bool), Severity.SEVERE, np.random.default_rng(1))
 
 
 def test_a_head_that_lies_as_it_lay_is_left_as_it_is() -> None:

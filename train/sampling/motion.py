@@ -62,8 +62,12 @@ def moved(
 def _mixed(still: Tensor, brain: Tensor, severity: Severity, generator: np.random.Generator, slice_mm: float) -> Tensor:
     """The complex image of a head that moved: movements are drawn until one changes the brain as it should."""
     interval = MOTION_NRMS[severity]
-    some = torch.arange(_EVERY // 2, len(still), _EVERY)
+    if not brain.any():
+        raise OutOfContract("there is no brain in this scan whose movement could be measured; take another scan")
     every = torch.arange(len(still))
+    some = every[_EVERY // 2 :: _EVERY]
+    if not brain[some].any():  # of a short brain among slices that lie apart, none may be seen
+        some = every
     for _ in range(_ATTEMPTS):
         drawn = draws.draw(generator, dict.fromkeys(Artifact, Severity.NONE) | {Artifact.MOTION: severity})
         if drawn.motion_nrms == 0:
