@@ -26,7 +26,7 @@ _WINDOW = 4  # slices that are graded together
 _BATCH = 5  # windows that a thread grades at a time
 _DEPTH = 24  # slices of the stack that a window is laid out to; a deep network needs that many
 _FAULT = -2.0  # of the margin; moderate or worse has a chance of one in eight
-_FAULT_OF = {Artifact.MOTION: -3.5}  # whose member is surer of clean slices
+_FAULT_OF = {Artifact.MOTION: -6.5}  # whose member is surer of clean slices
 _MOST = 0.58  # of the slices: a fault in more of them is the whole scan's
 
 Each = Callable[[Callable[[list[int]], list[float]], Iterable[list[int]]], Iterable[list[float]]]
