@@ -118,11 +118,12 @@ def test_scans_are_judged_as_they_are_and_changed_as_in_training(image: Image) -
     half = (image - image.min()).astype(np.float16)
     labels = tuple(int(artifact is Artifact.MOTION) for artifact in Artifact)
     data = inputs([Scan(Path("a.nii.gz"), "A", Plane.AXIAL, labels)], [half])
-    own, emptied, sharper = also_as_trained(data, emptied=0.1, sharpness_jitter=0.5).images
+    own, emptied, sharper = also_as_trained(data, Artifact.MOTION, emptied=0.1, sharpness_jitter=0.5).images
     np.testing.assert_array_equal(own, half)
     np.testing.assert_array_equal(emptied, without_air(half, 0.15))
     np.testing.assert_array_equal(sharper, Variation(details=np.exp(0.5)).of(half).astype(np.float16))
-    assert also_as_trained(data, emptied=0.0, sharpness_jitter=0.0) is data
+    assert also_as_trained(data, Artifact.MOTION, emptied=0.0, sharpness_jitter=0.0) is data
+    assert also_as_trained(data, Artifact.NOISE, emptied=0.0, sharpness_jitter=0.5) is data
 
 
 def test_a_turn_and_a_shift_of_a_half_precision_scan_are_those_of_the_widened_one(image: Image) -> None:

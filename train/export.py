@@ -93,7 +93,7 @@ def calibrated(manifest: Manifest, ensemble: Ensemble, validation: Inputs, out: 
     for entry in manifest.members:
         its = entry.artifact
         emptied, jitter = (cast(float, entry.training.get(key, 0.0)) for key in ("emptied", "sharpness_jitter"))
-        data = also_as_trained(validation, emptied, jitter)
+        data = also_as_trained(validation, its, emptied, jitter)
         images = progress(data.images, f"calibrate {its}")
         said = np.array([ensemble.logits(np.asarray(image, np.float32), [its])[its] for image in images])
         fitted = fitted_calibration(said, data.labels[:, list(Artifact).index(its)])

@@ -133,7 +133,7 @@ def fit_member(
     member = ranks.synchronised(channels_last(member.to(device())))
     segmenting = channels_last(Segmenting(member).to(device())) if config.mask_weight else None
     measuring = Measuring(member, artifact).to(device()) if config.measure_weight else None
-    validation = also_as_trained(validation, config.emptied, config.sharpness_jitter)
+    validation = also_as_trained(validation, artifact, config.emptied, config.sharpness_jitter)
     target, truth = training.labels[:, index], validation.labels[:, index]
     epochs = _epochs(config, artifact, target, generator)
     loss_function = loss_of(config, target)

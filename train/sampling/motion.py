@@ -16,6 +16,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from qcnode.artifacts import Artifact, Severity
+from train.sampling.variation import sharpened
 from train.simulation import draws
 from train.simulation.acquire import LARGEST_MOVEMENT, around_centre, filled_at, pose_of_line
 from train.simulation.severity import MOTION_NRMS, OutOfContract
@@ -52,7 +53,7 @@ def moved(
     if lies_askew:
         askew = np.array([generator.uniform(-1, 1) * _LYING[0], 0, 0, 0, *generator.uniform(-1, 1, 2) * _LYING[1]])
         still = _posed(still, askew, slice_mm)
-    still = _sharpened(still, float(generator.uniform(*_SHARPER)))
+    still = sharpened(still, 1 + float(generator.uniform(*_SHARPER))).clamp(min=0)
     found = _mixed(still, torch.from_numpy(brain), severity, generator, slice_mm)
     noise = torch.from_numpy(generator.standard_normal((2, *image.shape), np.float32))
     noise *= float(generator.uniform(*_NOISE))
@@ -135,11 +136,6 @@ def _posed(still: Tensor, pose: NDArray[np.float64], slice_mm: float, slices: Te
     turn = torch.tensor([[cos, -sin * rows / columns, shift[0]], [sin * columns / rows, cos, shift[1]]])
     grid = F.affine_grid(turn[None], [1, 1, rows, columns], align_corners=False)
     return F.grid_sample(there[None], grid, padding_mode="border", align_corners=False)[0]
-
-
-def _sharpened(image: Tensor, times: float) -> Tensor:
-    smooth = F.avg_pool2d(F.pad(image[None], (1, 1, 1, 1), mode="replicate"), 3, stride=1)[0]
-    return (image + times * (image - smooth)).clamp(min=0)
 
 
 def _nrms(image: Tensor, still: Tensor, brain: Tensor) -> float:

@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from scipy import ndimage
+from torch import Tensor
 from torch.nn import functional as F
 
 from qcnode.artifacts import Artifact
@@ -79,7 +80,8 @@ class Variation:
 
     def _brightened(self, image: Image) -> None:
         if self.details != 1:
-            _sharpened(image, self.details)
+            darkest = float(image.min())
+            np.maximum(sharpened(torch.from_numpy(image), self.details).numpy(), darkest, out=image)
         if self.scale != 1:
             torch.from_numpy(image).mul_(self.scale)
         if self.exponent != 1:
@@ -95,8 +97,8 @@ class Variation:
         Its shift within the slices is by whole places.
         """
         shift = self.shift_voxels and (self.shift_voxels[0], *(v // voxels for v in self.shift_voxels[1:]))
-        moved = replace(self, details=1.0, scale=1.0, exponent=1.0, air=None, shift_voxels=shift)
-        return np.stack([moved.of(each) for each in maps])
+        moved = replace(self, shift_voxels=shift)
+        return np.stack([moved.of_mask(each) for each in maps])
 
 
 def drawn(artifacts: Set[Artifact], config: FitConfig, generator: np.random.Generator) -> Variation:
@@ -155,8 +157,8 @@ def without_air(image: Image | Half, share: float) -> Image | Half:
     return emptied
 
 
-def also_as_trained(data: Inputs, emptied: float, sharpness_jitter: float) -> Inputs:
-    """The scans, and once more in each way in which training saw some of its own: without background, sharper.
+def also_as_trained(data: Inputs, artifact: Artifact, emptied: float, sharpness_jitter: float) -> Inputs:
+    """The scans, and once more in each way in which this artifact's member saw some: without background, sharper.
 
     emptied, sharpness_jitter: training's. Sharper by one standard deviation.
     """
@@ -167,7 +169,7 @@ def also_as_trained(data: Inputs, emptied: float, sharpness_jitter: float) -> In
     ways: list[Callable[[Image | Half], Image | Half]] = []
     if emptied:
         ways.append(partial(without_air, share=_USUAL_AIR))
-    if sharpness_jitter:
+    if sharpness_jitter and artifact in _KEPT_BY_SHARPNESS:
         ways.append(sharper)
     changed = (replace(data, images=[np.asarray(way(i), np.float16) for i in data.images], masks=()) for way in ways)
     return reduce(Inputs.with_more, changed, data)
@@ -186,11 +188,10 @@ def widened(image: Image | Half, out: Image) -> None:
         torch.from_numpy(out).copy_(torch.from_numpy(image.copy()))
 
 
-def _sharpened(image: Image, details: float) -> None:
-    """Bring out what stands out of each slice's 3 x 3 pixels, or soften it; nothing gets darker than the darkest."""
-    own, darkest = torch.from_numpy(image), float(image.min())
-    around = F.avg_pool2d(own[:, None], 3, stride=1, padding=1, count_include_pad=False)[:, 0]
-    own.lerp_(around, 1 - details).clamp_(min=darkest)
+def sharpened(image: Tensor, details: float) -> Tensor:
+    """The image (slice, row, column) with so many times what each pixel differs by from the 3 x 3 about it."""
+    around = F.avg_pool2d(F.pad(image[None], (1, 1, 1, 1), mode="replicate"), 3, stride=1)[0]
+    return image + (details - 1) * (image - around)
 
 
 def _shifted(voxels: tuple[int, ...], shape: tuple[int, ...]) -> tuple[tuple[slice, ...], tuple[slice, ...]]:
