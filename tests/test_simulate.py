@@ -17,7 +17,7 @@ from qcnode.artifacts import Artifact, Plane, Severity
 from qcnode.imaging.volume import volume_from_nifti
 from train.simulate import simulate_corpus, simulate_scan
 from train.simulation import physics
-from train.simulation.acquire import Simulated, apply, pose_of_line
+from train.simulation.acquire import Simulated, apply, cut_share, pose_of_line
 from train.simulation.brains import phantoms, sources
 from train.simulation.contrasts import Head
 from train.simulation.draws import (
@@ -29,7 +29,7 @@ from train.simulation.draws import (
     draw,
     draw_levels,
 )
-from train.simulation.scans import CleanScan, Grid, Pose, render
+from train.simulation.scans import SLICES, CleanScan, Grid, Pose, clean_scan, render
 from train.simulation.severity import OutOfContract, is_forbidden, severity_of
 
 STRENGTH = {  # the measured value that grows with severity; positioning and contrast have two ways each
@@ -77,6 +77,23 @@ def _simulated(scan: CleanScan, levels: Levels, seed: int) -> tuple[Simulated, D
         except OutOfContract:
             continue
     raise AssertionError(f"{levels} is never reached")
+
+
+@pytest.mark.parametrize("plane", Plane)
+def test_a_stack_has_as_few_and_as_many_slices_as_the_definition_allows(scan: CleanScan, plane: Plane) -> None:
+    generator = np.random.default_rng(0)
+    counts = {clean_scan(scan.head, plane, generator).grid.shape[0] for _ in range(400)}
+    assert (min(counts), max(counts)) == SLICES == (28, 44)
+
+
+@pytest.mark.parametrize("plane", Plane)
+def test_a_large_brain_is_given_slices_enough(scan: CleanScan, plane: Plane) -> None:
+    large = replace(scan.head, brain_points_mm=scan.head.brain_points_mm * np.float32(1.4))
+    generator = np.random.default_rng(0)
+    scans = [clean_scan(large, plane, generator) for _ in range(100)]
+    extents = [np.ptp(each.head.brain_points_mm @ each.pose.rotation.T, axis=0).max() for each in scans]
+    assert min(extents) > 150  # mm: more than 28 slices hold
+    assert all(cut_share(each, each.pose) == 0 for each in scans)
 
 
 def test_zero_strength_is_the_identity(scan: CleanScan) -> None:

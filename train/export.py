@@ -6,11 +6,13 @@ import hashlib
 import json
 from collections.abc import Sequence
 from datetime import datetime
+from itertools import chain
 from pathlib import Path
 from typing import cast
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from safetensors.torch import load_file, save
 
 from qcnode.artifacts import Artifact
@@ -22,7 +24,7 @@ from qcnode.imaging.preprocess import INPUT_SHAPES, PREPROCESSING
 from train.calibrate import fitted_calibration
 from train.dataset import Inputs
 from train.progress import progress
-from train.sampling.variation import also_as_trained
+from train.sampling.variation import seen_as
 
 _FEWEST = 1  # percentile: a few cut scans are not what a member knows
 # Of the fewest slices: a little below, a stack that is laid hides more of a movement than the padding beside it does.
@@ -89,14 +91,24 @@ def calibrated(manifest: Manifest, ensemble: Ensemble, validation: Inputs, out: 
 
     A member that was trained on scans without their background, or sharper ones, is calibrated on such, too.
     """
+    ways = {
+        entry.artifact: seen_as(
+            entry.artifact, *(cast(float, entry.training.get(key, 0.0)) for key in ("emptied", "sharpness_jitter"))
+        )
+        for entry in manifest.members
+    }
+    said: dict[Artifact, list[NDArray[np.float32]]] = {artifact: [] for artifact in ways}
+    # A way for several members at once, which share the cores.
+    for number, way in enumerate(dict.fromkeys(chain.from_iterable(ways.values())), start=1):
+        asked = [artifact for artifact, its in ways.items() if way in its]
+        for image in progress(validation.images, f"calibrate {number}"):
+            for artifact, logits in ensemble.logits(way.of(image), asked).items():
+                said[artifact].append(logits)
     members = []
     for entry in manifest.members:
-        its = entry.artifact
-        emptied, jitter = (cast(float, entry.training.get(key, 0.0)) for key in ("emptied", "sharpness_jitter"))
-        data = also_as_trained(validation, its, emptied, jitter)
-        images = progress(data.images, f"calibrate {its}")
-        said = np.array([ensemble.logits(np.asarray(image, np.float32), [its])[its] for image in images])
-        fitted = fitted_calibration(said, data.labels[:, list(Artifact).index(its)])
+        severities = validation.labels[:, list(Artifact).index(entry.artifact)]
+        target = np.tile(severities, len(ways[entry.artifact]))
+        fitted = fitted_calibration(np.array(said[entry.artifact]), target)
         members.append(entry.model_copy(update=fitted._asdict()))
     complete = manifest.model_copy(update={"members": tuple(members)})
     _save(complete, out)

@@ -5,9 +5,9 @@ Drawing is apart from applying: the mask of a scan goes where its scan goes.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Set
+from collections.abc import Set
 from dataclasses import dataclass, replace
-from functools import partial, reduce
+from functools import reduce
 
 import numpy as np
 import torch
@@ -157,21 +157,23 @@ def without_air(image: Image | Half, share: float) -> Image | Half:
     return emptied
 
 
-def also_as_trained(data: Inputs, artifact: Artifact, emptied: float, sharpness_jitter: float) -> Inputs:
-    """The scans, and once more in each way in which this artifact's member saw some: without background, sharper.
+def seen_as(artifact: Artifact, emptied: float, sharpness_jitter: float) -> list[Variation]:
+    """The ways in which this artifact's member saw scans while it was trained: as they are, without air, sharper.
 
     emptied, sharpness_jitter: training's. Sharper by one standard deviation.
     """
-
-    def sharper(image: Image | Half) -> Image:
-        return Variation(details=float(np.exp(sharpness_jitter))).of(image)
-
-    ways: list[Callable[[Image | Half], Image | Half]] = []
+    ways = [Variation()]
     if emptied:
-        ways.append(partial(without_air, share=_USUAL_AIR))
+        ways.append(Variation(air=_USUAL_AIR))
     if sharpness_jitter and artifact in _KEPT_BY_SHARPNESS:
-        ways.append(sharper)
-    changed = (replace(data, images=[np.asarray(way(i), np.float16) for i in data.images], masks=()) for way in ways)
+        ways.append(Variation(details=float(np.exp(sharpness_jitter))))
+    return ways
+
+
+def also_as_trained(data: Inputs, artifact: Artifact, emptied: float, sharpness_jitter: float) -> Inputs:
+    """The scans as they are, and once more in each other way that `seen_as` names."""
+    ways = seen_as(artifact, emptied, sharpness_jitter)[1:]
+    changed = (replace(data, images=[np.asarray(way.of(i), np.float16) for i in data.images], masks=()) for way in ways)
     return reduce(Inputs.with_more, changed, data)
 
 

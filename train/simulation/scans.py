@@ -22,7 +22,8 @@ DIRECTIONS: dict[Plane, NDArray[np.float64]] = {
     Plane.CORONAL: np.array([[0, -1, 0], [0, 0, -1], [-1, 0, 0]], float).T,
     Plane.SAGITTAL: np.array([[1, 0, 0], [0, 0, -1], [0, -1, 0]], float).T,
 }
-TYPICAL_SHAPE = {Plane.AXIAL: (36, 146, 120), Plane.CORONAL: (40, 134, 120), Plane.SAGITTAL: (36, 120, 146)}
+TYPICAL_MATRIX = {Plane.AXIAL: (146, 120), Plane.CORONAL: (134, 120), Plane.SAGITTAL: (120, 146)}  # rows, columns
+SLICES = (28, 44)  # the fewest and the most, as the definition of the severities has them
 
 Displacement = Callable[[NDArray[np.float64]], NDArray[np.float64]]
 
@@ -86,14 +87,13 @@ class Rendered:
 
 
 def clean_scan(head: Head, plane: Plane, generator: np.random.Generator) -> CleanScan:
-    """Place a head in a typical field of view, within the positioning of severity 0."""
+    """Place a head in a typical field of view, within the positioning of severity 0, in slices that hold its brain."""
     in_plane = generator.uniform(1.5, 1.7)
-    slices, rows, columns = TYPICAL_SHAPE[plane]
     pose = Pose(_uniform3(generator, 4.8), _offset(generator, 5.8))
     inside = np.ptp((head.brain_points_mm @ pose.rotation.T) @ DIRECTIONS[plane], axis=0)[0]
     needed = int(np.ceil((inside + 16) / 5.0))
-    slices = int(np.clip(generator.integers(slices - 6, slices + 5), min(44, max(28, needed)), 44))
-    rows, columns = (2 * int(n / 2 + generator.integers(-3, 4)) for n in (rows, columns))
+    slices = int(generator.integers(np.clip(needed, *SLICES), SLICES[1], endpoint=True))
+    rows, columns = (2 * int(n / 2 + generator.integers(-3, 4)) for n in TYPICAL_MATRIX[plane])
     grid = Grid(plane, (slices, rows, columns), (5.0, in_plane, in_plane))
     return CleanScan(head, grid, pose, generator.uniform(0.15, 0.9), generator.uniform(0.22, 0.32))
 
