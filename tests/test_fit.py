@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import shutil
 from datetime import UTC, datetime
@@ -233,6 +234,17 @@ def test_a_run_that_is_killed_goes_on_and_ends_as_one_that_was_not(
     assert len(measured) == 8, "other epochs are another member, from the same shared encoder"
 
 
+def test_the_epoch_of_the_lowest_log_loss_is_kept(data: Path, tmp_path: Path) -> None:
+    command = ["fit", "--data", str(data), "--out", str(tmp_path), "--artifact", "Zipper", "--width", "2"]
+    assert main([*command, "--epochs", "4"]) == 0
+    with (tmp_path / "Zipper.epochs.csv").open(newline="") as file:
+        losses = [float(row["log_loss"]) for row in csv.DictReader(file)]
+    training = json.loads((tmp_path / "Zipper.json").read_text())["training"]
+    assert len(losses) == 5  # the one before the first step counts
+    assert training["best_epoch"] == min(range(5), key=lambda epoch: (losses[epoch], -epoch))
+    assert training["validation_log_loss"] == min(losses)
+
+
 def test_tensorboards_log_has_every_epoch_and_changes_no_weight(run: Path, data: Path, tmp_path: Path) -> None:
     reader = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
     command = ["fit", "--data", str(data), "--artifact", "Motion", "--width", "1", "--epochs", "1"]
@@ -263,7 +275,7 @@ def test_members_start_from_a_weights_folder_where_they_are_of_its_kind(
 def test_the_plane_is_learned_when_it_has_a_weight(
     weight: int, learned: bool, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(loop, "macro_f1", lambda *_: 0.5)  # a tie: the last epoch is kept
+    monkeypatch.setattr(loop, "log_loss", lambda *_: 0.5)  # a tie: the last epoch is kept
     config = tmp_path / "plane.toml"
     config.write_text(f"plane_weight = {weight}\nweight_decay = 0\n")
     command = ["fit", "--data", str(data), "--out", str(tmp_path), "--artifact", "Motion", "--config", str(config)]

@@ -13,11 +13,12 @@ from sklearn.metrics import (
     precision_score,
     recall_score,
 )
+from sklearn.metrics import log_loss as sklearn_log_loss
 
 from qcnode.agreement import quadratic_kappa
 from qcnode.ensemble.calibration import Calibration, named, probabilities
 from train import metrics
-from train.calibrate import fitted_calibration
+from train.calibrate import fitted_calibration, log_loss
 
 GENERATOR = np.random.default_rng(0)
 TRUTH = GENERATOR.integers(0, 3, 200)
@@ -118,6 +119,16 @@ def test_the_fitted_calibration_recovers_overconfidence_and_the_true_frequencies
     fitted = fitted_calibration(logits * 3, truth)
     assert fitted.temperature == pytest.approx(3, rel=0.1)
     assert fitted.bias == pytest.approx(true.bias, abs=0.2)
+
+
+def test_log_loss_is_what_is_left_after_the_calibration_that_makes_it_least() -> None:
+    generator = np.random.default_rng(6)
+    logits = generator.normal(size=(2000, 3)) * 2
+    truth = np.array([generator.choice(3, p=p) for p in probabilities(logits, Calibration())])
+    least = log_loss(logits, truth)
+    assert least == pytest.approx(sklearn_log_loss(truth, probabilities(logits, Calibration())), rel=0.01)
+    assert least == pytest.approx(log_loss(3 * logits + [0, 1, -2], truth), rel=1e-4)
+    assert least < log_loss(generator.normal(size=(2000, 3)), truth)
 
 
 def test_a_rare_severity_on_faint_signs_is_named_where_that_names_more_of_them_right() -> None:

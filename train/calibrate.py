@@ -21,20 +21,35 @@ def fitted_calibration(logits: NDArray[np.floating], truth: NDArray[np.int64]) -
     logarithm of its share. logits: (scan, severity). truth: (scan,).
     """
 
-    def calibration(values: NDArray[np.float64]) -> Calibration:
-        log_temperature, moderate, severe = (float(value) for value in values)
-        return Calibration(float(np.exp(log_temperature)), (0.0, moderate, severe))
-
-    def loss(values: NDArray[np.float64]) -> float:
-        of_truth = probabilities(logits, calibration(values))[np.arange(len(truth)), truth]
-        return float(-np.log(np.maximum(of_truth, 1e-12)).mean())
-
-    fitted = [
-        calibration(minimize(loss, np.zeros(3), bounds=(_LOG_TEMPERATURE, bias, bias), method="L-BFGS-B").x)
-        for bias in ((0.0, 0.0), _BIAS)
-    ]
+    fitted = [_likeliest(logits, truth, bias) for bias in ((0.0, 0.0), _BIAS)]
     best = max(fitted, key=lambda one: macro_f1(truth, probabilities(logits, one).argmax(axis=1)))
     found = probabilities(logits, best)
     none, moderate, severe = np.maximum(np.bincount(truth, minlength=3), 1)
     emphases = [(1.0, float((none / moderate) ** power), float((none / severe) ** power)) for power in _POWERS]
     return best._replace(emphasis=max(emphases, key=lambda one: macro_f1(truth, named(found, one))))
+
+
+def log_loss(logits: NDArray[np.floating], truth: NDArray[np.int64]) -> float:
+    """The mean negative logarithm of the true severity's probability, by the temperature and bias that make it least.
+
+    What no calibration can mend of a member; it tells members apart on fewer scans than it takes to count who is named.
+    """
+    return _loss(logits, truth, _likeliest(logits, truth, _BIAS))
+
+
+def _likeliest(logits: NDArray[np.floating], truth: NDArray[np.int64], bias: tuple[float, float]) -> Calibration:
+    """The calibration of least loss, its biases within these bounds."""
+
+    def calibration(values: NDArray[np.float64]) -> Calibration:
+        log_temperature, moderate, severe = (float(value) for value in values)
+        return Calibration(float(np.exp(log_temperature)), (0.0, moderate, severe))
+
+    def loss(values: NDArray[np.float64]) -> float:
+        return _loss(logits, truth, calibration(values))
+
+    return calibration(minimize(loss, np.zeros(3), bounds=(_LOG_TEMPERATURE, bias, bias), method="L-BFGS-B").x)
+
+
+def _loss(logits: NDArray[np.floating], truth: NDArray[np.int64], calibration: Calibration) -> float:
+    of_truth = probabilities(logits, calibration)[np.arange(len(truth)), truth]
+    return float(-np.log(np.maximum(of_truth, 1e-12)).mean())

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -26,7 +27,7 @@ class Stage:
     schedule: torch.optim.lr_scheduler.LRScheduler
     generator: np.random.Generator
     epochs_done: int = 0
-    best: float = -1.0  # the highest score so far
+    best: float = math.inf  # the lowest log loss so far
     history: list[dict[str, float]] = field(default_factory=list)  # an epoch each
 
     def save(self, path: Path, key: str) -> None:

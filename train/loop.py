@@ -26,7 +26,7 @@ from qcnode.errors import ConfigError
 from train import ranks
 from train.batching import Batch, epochs_of, rotating_batches, standard_batches
 from train.board import log_epoch
-from train.calibrate import fitted_calibration
+from train.calibrate import fitted_calibration, log_loss
 from train.checkpoint import Stage, finish, finished, key_of, save_whole, tensors_of
 from train.config import FitConfig
 from train.dataset import Inputs
@@ -42,7 +42,7 @@ from train.sampling.variation import also_as_trained
 from train.shared import SHARED, Shared
 
 log = logging.getLogger(__name__)
-CURVE = "{}.epochs.csv"  # the training loss and validation macro F1 of every epoch
+CURVE = "{}.epochs.csv"  # the training loss, validation macro F1 and log loss of every epoch
 STATE = "{}.state.safetensors"  # a stage that is not finished, or the note that it is
 
 
@@ -115,7 +115,7 @@ def fit_member(
     *,
     board: Path | None = None,
 ) -> None:
-    """Train one artifact's member; keep its best epoch: the highest calibrated macro F1 on validation subjects.
+    """Train one artifact's member; keep its best epoch: the lowest calibrated log loss on validation subjects.
 
     Where it is to see scans without their background, half of those that it is validated on are.
     Ties go to the later epoch. The one before the first step counts, so that a member is never worse than what it began
@@ -176,22 +176,23 @@ def fit_member(
             losses.append(_step(loss, stage))
         logits = severity_logits(member, lambda images: member(images).severity, validation, bf16=config.bf16)
         score = macro_f1(truth, probabilities(logits, fitted_calibration(logits, truth)).argmax(1))
+        unlikely = log_loss(logits, truth)
         seconds, mean = time.monotonic() - started, float(np.mean(losses)) if losses else float("nan")
-        log.info(
-            "epoch_done artifact=%s epoch=%d loss=%.4f macro_f1=%.4f seconds=%.0f",
-            artifact,
-            epoch,
-            mean,
-            score,
-            seconds,
-        )
-        stage.history.append({"epoch": epoch, "loss": mean, "macro_f1": score, "seconds": round(seconds, 1)})
-        stage.epochs_done, is_best, stage.best = epoch + 1, score >= stage.best, max(score, stage.best)
+        told = "epoch_done artifact=%s epoch=%d loss=%.4f macro_f1=%.4f log_loss=%.4f seconds=%.0f"
+        log.info(told, artifact, epoch, mean, score, unlikely, seconds)
+        figures = {"loss": mean, "macro_f1": score, "log_loss": unlikely, "seconds": round(seconds, 1)}
+        stage.history.append({"epoch": epoch, **figures})
+        stage.epochs_done, is_best, stage.best = epoch + 1, unlikely <= stage.best, min(unlikely, stage.best)
         if not ranks.is_first():
             continue
         if is_best:
             save_whole(tensors_of(member), out / f"{artifact}.safetensors")
-            trained = {"best_epoch": epoch, "validation_macro_f1": score, "training_scans": len(target)}
+            trained = {
+                "best_epoch": epoch,
+                "validation_macro_f1": score,
+                "validation_log_loss": unlikely,
+                "training_scans": len(target),
+            }
             record = {
                 "artifact": artifact,
                 "encoder": config.encoder,
