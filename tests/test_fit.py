@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import errno
 import json
 import shutil
 from datetime import UTC, datetime
@@ -369,3 +370,16 @@ def test_missing_data_and_missing_members_are_named(run: Path, data: Path, tmp_p
     assert main(["fit", "--data", str(tmp_path), "--out", str(tmp_path)]) == 2
     assert main(["export", "--data", str(data), "--runs", str(tmp_path), "--out", str(tmp_path / "w")]) == 2
     assert main(["fit"]) == 2
+
+
+def test_a_full_disk_is_one_sentence(capsys: pytest.CaptureFixture[str]) -> None:
+    def full(*_: object, **__: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    assert main([], full) == 1
+    assert (
+        capsys.readouterr().err
+        == "The disk is full; make room and give the command again: it goes on from what is there.\n"
+    )
+    with pytest.raises(OSError, match="No space"):
+        main(["--debug"], full)

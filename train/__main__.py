@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import logging
 import os
@@ -300,6 +301,11 @@ def main(argv: list[str] | None = None, run: Callable[..., object] = app) -> int
             raise
         typer.echo(str(error), err=True)
         return 2 if isinstance(error, ConfigError) else 1
+    except OSError as error:
+        if error.errno != errno.ENOSPC or "--debug" in arguments:
+            raise
+        typer.echo("The disk is full; make room and give the command again: it goes on from what is there.", err=True)
+        return 1
     return 0
 
 
