@@ -170,6 +170,42 @@ def test_a_copy_of_another_seed_number_or_rating_is_drawn_anew(folders: tuple[Pa
     assert len(images) == 3
 
 
+def test_the_record_of_a_copy_makes_it_again(
+    folders: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data, out = folders
+    record = min(out.glob("*_copy-1_*.json"))
+    assert main(["simulate", str(data), str(tmp_path / "again"), "--replay", str(record)]) == 0
+    again = sorted((tmp_path / "again").iterdir())
+    assert [path.name for path in again] == [record.name, f"{record.stem}.nii.gz"]
+    for path in again:
+        assert path.read_bytes() == (out / path.name).read_bytes()
+    assert main(["simulate", str(tmp_path), str(tmp_path / "again"), "--replay", str(record)]) == 2
+    assert "name the folder of scans that were copied" in capsys.readouterr().err
+    another = min(path for path in data.glob("*.nii.gz") if path.name != json.loads(record.read_text())["scan"])
+    (tmp_path / json.loads(record.read_text())["scan"]).write_bytes(another.read_bytes())
+    assert main(["simulate", str(tmp_path), str(tmp_path / "again"), "--replay", str(record)]) == 2
+    assert "name the folder that the scan was made from" in capsys.readouterr().err
+
+
+def test_only_training_subjects_of_a_run_are_copied(
+    folders: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data, run, out = folders[0], tmp_path / "run", tmp_path / "filled"
+    run.mkdir()
+    (run / "split.json").write_text(json.dumps({"LISA_0001": "test", "LISA_0002": "train"}))
+    command = ["simulate", "--preset", "paper", str(data), str(out), "--runs", str(run), "--workers", "1"]
+    assert main(command) == 0
+    scans = read_scans(out)
+    copied = [scan.subject for scan in scans if scan.is_copy]
+    assert set(copied) == {"LISA_0002"}
+    assert len(scans) - len(copied) == len(read_scans(data))
+    assert f"before (6) | after ({6 + len(copied)})" in capsys.readouterr().out
+    (run / "split.json").write_text(json.dumps({"LISA_0003": "train"}))
+    assert main(command) == 2
+    assert "name the data that the run was made from" in capsys.readouterr().err
+
+
 def test_what_an_interruption_left_is_written_again(folders: tuple[Path, Path], tmp_path: Path) -> None:
     data, out = folders
     copy = next(scan.path for scan in read_scans(out) if scan.is_copy)
@@ -213,6 +249,15 @@ def test_copies_are_trained_on_and_never_measured_on(folders: tuple[Path, Path])
     assert [s.is_copy for s in everything.of(subjects, copies=False).scans] == [False] * 6
 
 
-@pytest.mark.parametrize("options", [["--preset", "paper", "--count", "3"], ["--copies", "2"]])
+@pytest.mark.parametrize(
+    "options",
+    [
+        ["--preset", "paper", "--count", "3"],
+        ["--preset", "paper", "--prevalence", "measured"],
+        ["--preset", "paper", "--varied"],
+        ["--copies", "2"],
+        ["--runs", "run"],
+    ],
+)
 def test_an_option_of_the_other_preset_is_refused(options: list[str], tmp_path: Path) -> None:
     assert main(["simulate", *options, str(tmp_path), str(tmp_path / "out")]) == 2

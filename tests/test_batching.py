@@ -1,6 +1,8 @@
-"""Laws of the batches: who is in them, and how often over the epochs."""
+"""The batches: of a few scans by hand, then their laws: who is in them, and how often over the epochs."""
 
 from __future__ import annotations
+
+from typing import Any
 
 import numpy as np
 import pytest
@@ -15,6 +17,35 @@ counts = st.integers(1, 30)
 
 def shuffled_labels(none: int, moderate: int, severe: int) -> np.ndarray:
     return np.random.default_rng(0).permutation(np.repeat([0, 1, 2], [none, moderate, severe]))
+
+
+class InOrder(np.random.Generator):
+    """Shuffles nothing, so that batches can be written out."""
+
+    def __init__(self) -> None:
+        super().__init__(np.random.PCG64(0))
+
+    def permutation(self, x: Any, axis: int = 0) -> Any:  # type: ignore[override]
+        return np.arange(x) if isinstance(x, int) else x
+
+
+def test_rotating_batches_of_eight_scans_by_hand() -> None:
+    """BRIQA, §2: class 0 is scans 1, 2, 4, 6, 7, of which an epoch takes the next four in a ring; class 1 is 0, 5."""
+    labels = np.array([1, 0, 0, 2, 0, 1, 0, 0])
+    epochs = [[batch.tolist() for batch in rotating_batches(labels, epoch, 1, InOrder())] for epoch in range(5)]
+    assert epochs == [
+        [[1, 2, 0, 3], [4, 6, 5, 3]],  # 2 of class 0, 1 of class 1, 1 of class 2; its only scan twice
+        [[7, 1, 0, 3], [2, 4, 5, 3]],
+        [[6, 7, 0, 3], [1, 2, 5, 3]],
+        [[4, 6, 0, 3], [7, 1, 5, 3]],
+        [[2, 4, 0, 3], [6, 7, 5, 3]],  # each of class 0 four times by now; then as in the first
+    ]
+    assert [batch.tolist() for batch in rotating_batches(labels, 5, 2, InOrder())] == [[1, 2, 0, 3, 4, 6, 5, 3]]
+
+
+def test_standard_batches_of_seven_scans_by_hand() -> None:
+    assert [batch.tolist() for batch in standard_batches(7, 4, InOrder())] == [[0, 1, 2, 3], [4, 5, 6]]
+    assert [batch.tolist() for batch in standard_batches(7, 3, InOrder())] == [[0, 1, 2], [3, 4, 5]]  # 6 would be alone
 
 
 @given(counts, counts, counts, st.integers(1, 3), st.integers(0, 9))

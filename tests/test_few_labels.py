@@ -40,6 +40,7 @@ def test_the_curve_of_an_artifact_is_drawn_from_scratch_and_from_the_weights(
     config = tmp_path / "tiny.toml"
     config.write_text('width = 2\npreprocessing = "blocks-1"\nvariation = "none"\nepochs = 1\nbatching = "standard"\n')
     command = ["curve", "--data", str(tmp_path / "data"), "--init", str(tmp_path / "weights"), "--config", str(config)]
+    command += ["--scratch", str(config)]
     command += ["--artifact", "Noise", "--share", "0.5", "--share", "1", "--seeds", "2", "--out", str(tmp_path / "out")]
     assert main(command) == 0
     with (tmp_path / "out" / "curve.csv").open(newline="") as file:

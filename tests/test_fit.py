@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import errno
 import json
+import re
 import shutil
 from datetime import UTC, datetime
 from pathlib import Path
@@ -20,7 +21,7 @@ from safetensors.torch import load_file, save_file
 
 from qcnode.artifacts import Artifact, Plane
 from qcnode.assess import assess_volume
-from qcnode.ensemble.calibration import Calibration
+from qcnode.ensemble.calibration import Calibration, probabilities
 from qcnode.ensemble.model import Member, Output
 from qcnode.ensemble.runtime import Ensemble
 from qcnode.ensemble.weights import read_manifest
@@ -86,6 +87,59 @@ def test_an_export_loads_grades_and_states_its_figures(
         assert its.items() >= entry.figures.model_dump(mode="json").items()
         assert np.mean(list(its["challenge"].values())) == pytest.approx(entry.figures.challenge_mean, abs=6e-4)
         assert its["majority_challenge"]["macro f1"] == pytest.approx(entry.figures.majority_macro_f1, abs=6e-4)
+        assert its["forest_macro_f1"]["value"] > its["majority_challenge"]["macro f1"]  # severities are noise
+    assert main([*command, "--no-forest"]) == 0
+    assert "forest_macro_f1" not in json.loads(capsys.readouterr().out)["Noise"]
+
+
+def test_an_export_has_a_model_card_and_leaves_one_alone_that_a_person_changed(
+    run: Path, data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
+) -> None:
+    command = ["export", "--data", str(data), "--runs", str(run), "--out", str(tmp_path)]
+    card = tmp_path / "MODEL_CARD.md"
+    assert main([*command, "--name", "first", "--contrast", "T1w"]) == 0
+    made, shown = card.read_text(), capsys.readouterr().out
+    assert "# Model card: first-" in made
+    assert "- **Contrasts**: T1w." in made
+    training = list(json.loads((run / "split.json").read_text()).values()).count("train")
+    assert f"| compact-resnet | 2     | {3 * training} " in made
+    assert "| plane: axial " in made
+    assert "forest of metrics" in shown
+    assert shown.strip() in made
+    card.write_text(made + "Not tested at 3 T.\n")
+    assert main([*command, "--name", "second", "--no-forest"]) == 0
+    assert card.read_text() == made + "Not tested at 3 T.\n"
+    assert "MODEL_CARD.md was written or changed by a person" in caplog.text
+    assert read_manifest(tmp_path).id.startswith("second-")
+    assert "forest of metrics" not in capsys.readouterr().out
+
+
+def test_an_export_says_what_the_runs_members_say(run: Path, data: Path, tmp_path: Path) -> None:
+    assert main(["export", "--data", str(data), "--runs", str(run), "--out", str(tmp_path)]) == 0
+    image = network_input(phantom.head(np.random.default_rng(61), Plane.CORONAL))
+    grades = Ensemble.load(tmp_path, "cpu", 1).grade(image)
+    for entry in read_manifest(tmp_path).members:
+        member = Member("compact-resnet", 2).eval()
+        member.load_state_dict(load_file(run / f"{entry.artifact}.safetensors"))
+        with torch.no_grad():
+            logits = member(torch.from_numpy(np.asarray(image, np.float32))[None, None]).severity.numpy()
+        said = probabilities(logits, Calibration(entry.temperature, entry.bias, entry.emphasis))[0]
+        assert grades[entry.artifact].probabilities == pytest.approx(said.tolist(), abs=1e-5)
+
+
+def test_a_site_goes_on_from_a_weights_folder_to_the_next_by_one_command(
+    run: Path, data: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    before, after = tmp_path / "before", tmp_path / "after"
+    assert main(["export", "--data", str(data), "--runs", str(run), "--out", str(before)]) == 0
+    command = ["fit", "--data", str(data), "--init", str(before), "--config", "site", "--epochs", "0"]
+    assert main([*command, "--out", str(tmp_path / "run"), "--export", str(after)]) == 0
+    assert [entry.width for entry in read_manifest(after).members] == [2] * 7, "what it goes on from, without a word"
+    assert "starts from chance" not in caplog.text
+    image = np.ones(INPUT_SHAPE, np.float32)
+    old, new = (Ensemble.load(folder, "cpu", 1).logits(image) for folder in (before, after))
+    for artifact in Artifact:
+        np.testing.assert_allclose(old[artifact], new[artifact], atol=1e-5)
 
 
 def test_a_member_starts_as_the_shared_model(data: Path) -> None:
@@ -182,7 +236,8 @@ def test_a_later_run_goes_on_from_an_earlier_ones_split_and_encoder(run: Path, d
     assert main([*command, "--out", str(tmp_path), "--start", str(run)]) == 0
     assert (tmp_path / "split.json").read_text() == (run / "split.json").read_text()
     member, shared = load_file(tmp_path / "Zipper.safetensors"), load_file(run / "shared.safetensors")
-    assert all(torch.equal(tensor, member[key]) for key, tensor in shared.items() if key.startswith("encoder."))
+    encoder = {key: tensor for key, tensor in shared.items() if key.startswith("encoder.")}
+    assert all(torch.equal(tensor.to(member[key].dtype), member[key]) for key, tensor in encoder.items())
 
 
 def test_the_baseline_without_a_network_is_measured_on_the_same_scans(
@@ -235,9 +290,15 @@ def test_a_run_that_is_killed_goes_on_and_ends_as_one_that_was_not(
     assert len(measured) == 8, "other epochs are another member, from the same shared encoder"
 
 
-def test_the_epoch_of_the_lowest_log_loss_is_kept(data: Path, tmp_path: Path) -> None:
+def test_the_epoch_of_the_lowest_log_loss_is_kept_and_the_log_tells_the_time_left(
+    data: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO")
     command = ["fit", "--data", str(data), "--out", str(tmp_path), "--artifact", "Zipper", "--width", "2"]
     assert main([*command, "--epochs", "4"]) == 0
+    left = re.findall(r"epoch_done artifact=Zipper epoch=\d .* seconds=\d+ left=(\S+)", caplog.text)
+    assert (len(left), left[0], left[-1]) == (5, "?", "00:00:00")
+    assert all(re.fullmatch(r"00:00:\d\d", each) for each in left[1:])
     with (tmp_path / "Zipper.epochs.csv").open(newline="") as file:
         losses = [float(row["log_loss"]) for row in csv.DictReader(file)]
     training = json.loads((tmp_path / "Zipper.json").read_text())["training"]
@@ -303,7 +364,7 @@ def test_every_patient_is_tested_once_a_repeat_and_the_figures_are_pooled(
     assert main([*command, "--epochs", "0", "--folds", "3", "--repeats", "2"]) == 0
     shown = capsys.readouterr().out
     assert "| Motion | 2 / 3 / 3 | 3 / 2 / 3 | 3 / 3 / 2 |" in shown
-    assert "| mean | **" in shown
+    assert re.search(r"\| mean +\| \*\*", shown)
     report = json.loads((tmp_path / "report.json").read_text())
     assert report.keys() == {"members", "forests"}
     for found in report.values():
@@ -337,7 +398,7 @@ def test_a_forest_is_fitted_and_cross_validated_by_the_same_command(
 ) -> None:
     command = ["fit", "--data", str(data), "--out", str(tmp_path), "--config", "fetmrqc", "--artifact", "Noise"]
     assert main(command) == 0
-    assert "| Noise | **" in capsys.readouterr().out
+    assert re.search(r"\| Noise +\| \*\*", capsys.readouterr().out)
     assert main([*command, "--folds", "3"]) == 0
     report = json.loads((tmp_path / "report.json").read_text())
     assert report["members"] == report["forests"]
@@ -353,6 +414,7 @@ def test_a_forest_is_fitted_and_cross_validated_by_the_same_command(
         (["--start", "absent"], "name a run's folder"),
         (["--loss", "hinge"], "loss"),
         (["--init", "absent"], "name a folder made by"),
+        (["--export", "new", "--artifact", "Noise"], "--export needs all seven members"),
         (["--folds", "9"], "--folds 9 does not fit 8 patients"),
         (["--folds", "3", "--start", "absent"], "leave one of them out"),
     ],

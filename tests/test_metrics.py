@@ -112,6 +112,35 @@ def test_confidence_that_is_always_right_is_calibrated_and_certainty_that_fails_
     assert metrics.calibration_error(np.eye(3)[(truth + 1) % 3], truth) == 1
 
 
+def test_a_subject_that_counts_twice_counts_as_two() -> None:
+    weights = np.where(np.arange(200) < 60, 2.0, 1.0)
+    truth, named = (np.concatenate([each, each[:60]]) for each in (TRUTH, NAMED))
+    fifteen = list(metrics.challenge_figures(truth, named).values())
+    assert metrics.challenge_mean(TRUTH, NAMED, weights) == pytest.approx(np.mean(fifteen))
+    said = GENERATOR.dirichlet(np.ones(3), 200)
+    twice = np.concatenate([said, said[:60]])
+    assert metrics.calibration_error(said, TRUTH, weights) == pytest.approx(metrics.calibration_error(twice, truth))
+
+
+def test_the_moved_interval_holds_the_true_calibration_error_more_often_and_its_own_always() -> None:
+    """Members whose confidence is right in truth: their error is nought, and what is measured is chance."""
+    generator = np.random.default_rng(8)
+    subjects = [f"S{n // 8}" for n in range(160)]
+    held = {True: 0, False: 0}
+    for _ in range(10):
+        said = generator.dirichlet((6, 1, 1), 160)
+        truth = np.array([generator.choice(3, p=p) for p in said])
+
+        def error(truth: np.ndarray, _: np.ndarray, weights: np.ndarray | None, said: np.ndarray = said) -> float:
+            return metrics.calibration_error(said, truth, weights)
+
+        for centred in held:
+            found = metrics.measured(error, truth, truth, subjects, draws=200, centred=centred)
+            held[centred] += found.low < 0.02
+            assert found.low <= found.value <= found.high or not centred
+    assert held[True] > held[False]
+
+
 def test_the_fitted_calibration_recovers_overconfidence_and_the_true_frequencies() -> None:
     logits = GENERATOR.normal(size=(8000, 3)) * 2
     true = Calibration(1.0, (0.0, -1.0, -2.0))

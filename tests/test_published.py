@@ -113,6 +113,16 @@ def test_zhus_decoder_has_three_fixed_queries_of_768_and_2048_between() -> None:
     assert "queries" not in dict(encoder.decoder.named_parameters())
 
 
+def test_zhus_network_has_mambaouts_weights_and_a_decoders() -> None:
+    """arXiv 2111.12933, by hand: features → 768, attention's four maps, two layers with 2048 between, three norms."""
+    decoder = 577 * 768 + 4 * 769 * 768 + (769 * 2048 + 2049 * 768) + 3 * 2 * 768
+    pooled = 2 * 576  # the norm of MambaOut's pooled features, which the decoder does without
+    with torch.device("meta"):
+        whole, slices = (networks.encoder(name, 96)[0] for name in ("mlmambaout_small", "mambaout_small"))
+    assert millions(whole) == pytest.approx(50.8, abs=0.05)
+    assert millions(whole) == pytest.approx(millions(slices) + (decoder - pooled) / 1e6, abs=1e-7)
+
+
 def test_mednext_is_the_looking_half_of_the_network_of_5_6_million() -> None:
     from monai.networks.nets.mednext import MedNeXtSmall
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import numpy as np
@@ -11,8 +12,19 @@ from scipy import ndimage
 from qcnode.artifacts import Artifact, Plane
 from train import metrics
 from train.dataset import Inputs, Scan
-from train.studies.forest import forest_graded, measured
-from train.studies.quality_metrics import otsu, quality_metrics, regions_of
+from train.studies import forest
+from train.studies.forest import METRICS, forest_graded, measured
+from train.studies.quality_metrics import (
+    Regions,
+    head_share,
+    off_centre,
+    otsu,
+    quality_metrics,
+    regions_of,
+    sharpness,
+    slice_correlation,
+    spread,
+)
 
 
 def head(seed: int = 0, noise: float = 0.02, shift: int = 0) -> np.ndarray:
@@ -78,6 +90,25 @@ def test_entropy_focus_is_one_for_a_flat_image() -> None:
     assert entropy_focus(np.full(900, 0.7)) == pytest.approx(1)
 
 
+def test_the_equations_of_small_images_by_hand() -> None:
+    everywhere = np.ones((4, 2, 2), bool)
+    planes = np.broadcast_to(np.array([1, 1, 4, 1], np.float32)[:, None, None], (4, 3, 3))
+    assert spread(planes, planes > 0, 0) == pytest.approx(abs(1 - 2 * 4 + 1) / 1.75, rel=1e-4)
+    assert spread(planes, planes > 0, 1) == 0
+    one = np.array([[1, 2], [3, 5]], np.float32)
+    slices = np.stack([one, 2 * one + 1, 7 - one, 9 - 2 * one])  # neighbours' correlations: 1, -1, 1
+    assert slice_correlation(slices, everywhere) == pytest.approx(1, abs=1e-4)
+    assert slice_correlation(slices[:3], everywhere[:3]) == pytest.approx(0, abs=1e-4)
+    corner = np.zeros((4, 2, 8), bool)
+    corner[0, :, :4] = True
+    assert off_centre(Regions(corner, ~corner, 0)).tolist() == [abs(0.5 - 2) / 2, 0, abs(2 - 4) / 4]
+    assert head_share(corner) == 1 / 8
+    middle = np.zeros((3, 3, 5), bool)
+    middle[1, 1, 1:4] = True
+    ramp = np.broadcast_to(3 * np.arange(5, dtype=np.float32), (3, 3, 5))
+    assert sharpness(ramp, middle) == pytest.approx(16 * 2 * 3 / 6)  # weights of 16, two steps of 3; their mean is 6
+
+
 def test_regions_are_the_head_and_the_air_without_the_padding() -> None:
     regions = regions_of(head())
     assert not (regions.head & regions.air).any()
@@ -105,3 +136,26 @@ def test_a_forest_of_the_metrics_grades_noise_in_heads_it_never_saw() -> None:
     assert its.subjects == names[24:]
     np.testing.assert_allclose(its.probabilities.sum(axis=1), 1)
     assert metrics.macro_f1(its.truth, its.named) > 0.8 > metrics.macro_f1(its.truth, metrics.majority(its.truth))
+
+
+def test_metrics_are_measured_once_and_again_when_the_scan_is_another(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert len(CLEAN) == METRICS
+    scan = Scan(tmp_path / "LISA_0001_LF_axi.nii.gz", "LISA_0001", Plane.AXIAL, (0,) * len(Artifact))
+    scan.path.touch()
+    data = Inputs([scan], [head().astype(np.float16)], np.zeros((1, len(Artifact)), np.int64), np.array([2]))
+    plain, kept = measured(data), measured(data, tmp_path / "cache")
+    np.testing.assert_array_equal(plain[scan.path.name], kept[scan.path.name])
+    assert kept[scan.path.name].shape == (METRICS + 1,)
+    assert kept[scan.path.name][-1] == 2  # its plane
+
+    calls: list[int] = []
+    monkeypatch.setattr(forest, "_metrics", lambda _: calls.append(1) or np.full(METRICS, 7.0))
+    again = measured(data, tmp_path / "cache")
+    np.testing.assert_array_equal(again[scan.path.name], kept[scan.path.name])
+    assert not calls
+    later = scan.path.stat().st_mtime + 100
+    os.utime(scan.path, (later, later))
+    assert measured(data, tmp_path / "cache")[scan.path.name][0] == 7
+    assert calls == [1]

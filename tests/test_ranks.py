@@ -63,7 +63,7 @@ def test_two_processes_end_as_one_with_the_whole_batch_does(data: Path, tmp_path
     for artifact in ("Motion", "Noise"):
         one, two = (load_file(tmp_path / run / f"{artifact}.safetensors") for run in ("one", "two"))
         for key, weight in one.items():
-            torch.testing.assert_close(two[key], weight, rtol=1e-3, atol=1e-5)
+            torch.testing.assert_close(two[key], weight, rtol=2e-3, atol=1e-5)  # a step of half precision is 1e-3
         curves = [_curve(tmp_path / run / f"{artifact}.epochs.csv") for run in ("one", "two")]
         np.testing.assert_allclose(curves[0], curves[1], rtol=1e-4)
         assert abs(curves[0][0] - curves[0][1]) > 1e-3, "a step changes the loss"

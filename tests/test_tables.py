@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable
+import os
+import re
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +17,9 @@ from lisa_folder import write_lisa_folder
 
 from qcnode.agreement import confusion
 from qcnode.artifacts import Artifact
-from qcnode.errors import ConfigError
+from qcnode.ensemble.networks import own_width
+from qcnode.errors import ConfigError, TransientError
+from train.__main__ import main
 from train.config import FitConfig
 from train.dataset import cached_input, inputs, read_scans
 from train.metrics import challenge_figures, fifteen
@@ -75,7 +79,14 @@ def test_encoders_differ_in_nothing_else(scale: Scale) -> None:
     for artifact in Artifact:
         others = [row.configs[artifact].model_dump(exclude={"encoder", "width"}) for row in rows]
         assert all(other == others[0] for other in others)
-    assert len({row.configs[Artifact.NOISE].encoder for row in rows}) == len(rows) >= 2
+    assert len({row.configs[Artifact.NOISE].encoder for row in rows}) == len(rows)
+    assert len(rows) == (10 if scale is Scale.PAPER else 2)
+
+
+def test_the_papers_encoders_have_their_published_width() -> None:
+    configs = {row.name: row.configs[Artifact.NOISE] for row in comparisons.encoders(Scale.PAPER)}
+    assert list(configs)[-3:] == ["mambaout_tiny", "mambaout_small", "mambaout_base"]
+    assert all(its.encoder == name and its.encoder_width == own_width(name) for name, its in configs.items())
 
 
 @pytest.fixture(scope="module")
@@ -190,17 +201,75 @@ def test_a_job_is_run_to_its_predictions_and_its_learning_curve(study: Study, tm
 
 def test_a_missing_cluster_is_named(study: Study, row: Row) -> None:
     pytest.importorskip("distributed")
-    with pytest.raises(ConfigError, match="No Dask scheduler answers"):
+    quick = pytest.importorskip("dask").config.set({"distributed.comm.timeouts.connect": "1s"})
+    with quick, pytest.raises(ConfigError, match="No Dask scheduler answers"):
         run_all(jobs_of(row, study), study, workers=1, scheduler="tcp://127.0.0.1:1")
 
 
-@pytest.mark.parametrize("threads", [1, 2])
-def test_runs_go_to_a_cluster_whose_workers_have_a_thread_each(study: Study, threads: int) -> None:
+@pytest.mark.parametrize("threads", [0, 1, 2])
+def test_a_clusters_workers_have_a_thread_each_and_it_is_told_when_there_are_none(
+    study: Study, threads: int, caplog: pytest.LogCaptureFixture
+) -> None:
     distributed = pytest.importorskip("distributed")
-    options = {"n_workers": 1, "processes": False, "dashboard_address": None}
-    refused = contextlib.nullcontext() if threads == 1 else pytest.raises(ConfigError, match="start workers with --nth")
-    with distributed.LocalCluster(threads_per_worker=threads, **options) as cluster, refused:
+    options = {"n_workers": min(threads, 1), "processes": False, "dashboard_address": None}
+    refused = contextlib.nullcontext() if threads < 2 else pytest.raises(ConfigError, match="start workers with --nth")
+    with distributed.LocalCluster(threads_per_worker=max(threads, 1), **options) as cluster, refused:
         run_all([], study, workers=1, scheduler=cluster.scheduler_address)
+    assert ("no_worker_yet" in caplog.text) == (threads == 0)
+
+
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[str]:
+    """The address of a cluster of one process, as `dask scheduler` and `dask worker --nthreads 1` make one."""
+    distributed = pytest.importorskip("distributed")
+    dask = pytest.importorskip("dask")
+    options = {"n_workers": 1, "threads_per_worker": 1, "processes": True, "dashboard_address": None}
+    with (
+        dask.config.set({"distributed.scheduler.allowed-failures": 0}),
+        distributed.LocalCluster(**options) as cluster,
+    ):
+        assert cluster.scheduler_address.startswith("tcp://")
+        yield cluster.scheduler_address
+
+
+def test_the_command_runs_its_jobs_on_a_cluster_and_a_failing_one_is_a_sentence(
+    study: Study, cluster: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pytest.importorskip("matplotlib")
+    tiny = {"variation": "none", "preprocessing": "blocks-1", "bf16": False}
+    row = Row("tiny", {Artifact.MOTION: FitConfig(width=1, epochs=0, **tiny)})
+    _compare_alone(monkeypatch, row, row)
+    command = ["tables", "--data", str(study.data), "--out", str(tmp_path), "--scheduler", cluster]
+    command += ["--artifact", "Motion", "--effect-repeats", "1"]
+    assert main(command) == 0
+    its = Study(study.data, study.cache, tmp_path, 3, 1)
+    for job in jobs_of(row, its):
+        files = {path.name for path in job.folder(its).iterdir()}
+        assert files >= {"Motion.safetensors", "Motion.json", "Motion.epochs.csv", "predictions.csv"}
+    assert "| tiny | " in (tmp_path / "report.md").read_text()
+
+    capsys.readouterr()
+    broken = row.but("broken", epochs=2, learning_rate=1e30)
+    _compare_alone(monkeypatch, broken, broken)
+    assert main(command) == 2
+    error = capsys.readouterr().err
+    words = r"Motion with compact-resnet, repeat 1, fold \d, on a Dask worker: The loss is no longer a number; .*\n"
+    assert re.fullmatch(words, error)
+
+
+def test_a_process_that_is_killed_is_a_sentence_here_and_on_a_cluster(cluster: str) -> None:
+    for scheduler, words in ((None, r"A run's process was killed"), (cluster, r"A worker of the Dask cluster at tcp:")):
+        with (
+            pytest.raises(TransientError, match=f"^{words}.* give the command again: it goes on from what is there"),
+            jobs._executor(1, scheduler) as executor,
+        ):
+            executor.submit(os._exit, 1).result()
+
+
+def test_a_worker_that_does_not_see_the_folder_says_so(study: Study, row: Row, tmp_path: Path) -> None:
+    elsewhere = Study(tmp_path / "absent", study.cache, tmp_path, 3, 1)
+    with pytest.raises(ConfigError, match=r"absent/labels\.csv cannot be read"):
+        jobs.run(jobs_of(row, study)[0], elsewhere)
 
 
 def test_figures_are_drawn(study: Study, row: Row, tmp_path: Path) -> None:
@@ -220,12 +289,7 @@ def test_a_study_whose_runs_are_done_becomes_a_report(
     from train.studies.study import compare
 
     base = row.but("baseline", plane_weight=0.0)
-    monkeypatch.setattr(comparisons, "briqa", lambda _: row)
-    monkeypatch.setattr(comparisons, "baseline", lambda _: base)
-    monkeypatch.setattr(comparisons, "encoders", lambda _: [row])
-    monkeypatch.setattr(comparisons, "configurations", lambda _: [base.but("plain"), row])
-    four = dict.fromkeys([("standard", False), ("standard", True), ("rotating", False), ("rotating", True)], row)
-    monkeypatch.setattr(comparisons, "effects", lambda _: four)
+    _compare_alone(monkeypatch, row, base)
     its, scans = Study(study.data, study.cache, tmp_path, 3, 1), read_scans(study.data)
     everything = inputs(scans, [np.zeros((1, 1, 1), np.float16)] * len(scans))
     for job in [job for each in (row, base) for job in jobs_of(each, its)]:
@@ -241,3 +305,48 @@ def test_a_study_whose_runs_are_done_becomes_a_report(
     assert "always the commonest" in report
     for name in ("encoders.csv", "effects.csv", "chosen.csv", "figures/effects.svg", "metrics.npz"):
         assert (tmp_path / name).is_file()
+
+
+def _compare_alone(monkeypatch: pytest.MonkeyPatch, row: Row, base: Row) -> None:
+    """Let nothing be compared but one row with a baseline."""
+    four = [("standard", False), ("standard", True), ("rotating", False), ("rotating", True)]
+    monkeypatch.setattr(comparisons, "briqa", lambda _: row)
+    monkeypatch.setattr(comparisons, "baseline", lambda _: base)
+    monkeypatch.setattr(comparisons, "encoders", lambda _: [row])
+    monkeypatch.setattr(comparisons, "configurations", lambda _: [base.but("plain"), row])
+    monkeypatch.setattr(comparisons, "effects", lambda _: dict.fromkeys(four, row))
+
+
+def _labelled(folder: Path, severities: dict[str, int]) -> Path:
+    """A folder whose table has a scan of each subject, all artifacts of its severity; its images are empty."""
+    rows = [f"LISA_{subject}_LF_axi.nii.gz" + f",{its}" * len(Artifact) for subject, its in severities.items()]
+    folder.mkdir()
+    for row in rows:
+        (folder / row.split(",")[0]).touch()
+    (folder / "labels.csv").write_text("\n".join([",".join(["filename", *Artifact]), *rows]))
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("severities", "words"),
+    [
+        ([0, 1, 2, 0, 1, 0], r"Repeat 1, fold \d of 3: No training scan has Motion of severity 2; add some"),
+        ([0, 1, 0, 1, 0, 1], r"Repeat 1, fold 1 of 3: No training scan has Motion of severity 2; add some"),
+        ([0, 1], r"--folds 3 does not fit 2 patients; choose from 3 to their number"),
+    ],
+)
+def test_data_that_a_fold_cannot_learn_from_is_refused_before_anything_is_read(
+    severities: list[int], words: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data = _labelled(tmp_path / "data", {f"{number:04d}": its for number, its in enumerate(severities)})
+    command = ["tables", "--data", str(data), "--out", str(tmp_path / "out"), "--artifact", "Motion"]
+    assert main(command) == 2
+    assert re.fullmatch(f"{words}.*\n", capsys.readouterr().err)  # an empty image would be refused in other words
+
+
+def test_every_fold_of_every_repeat_is_looked_at(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    data = _labelled(tmp_path / "data", {f"{number:04d}": number % 3 for number in range(9)})
+    its, seen = Study(data, tmp_path, tmp_path, folds=3, repeats=2), []
+    monkeypatch.setattr(jobs, "refuse_absent", lambda scans, part_of, artifacts: seen.append(part_of))
+    its.refuse_absent([Artifact.MOTION])
+    assert seen == [its.parts(repeat, fold) for repeat in (1, 2) for fold in (1, 2, 3)]

@@ -9,7 +9,6 @@ import os
 import sys
 from collections.abc import Callable
 from datetime import UTC, datetime
-from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
@@ -18,19 +17,13 @@ import typer
 from qcnode.artifacts import Artifact
 from qcnode.errors import ConfigError, QcnodeError
 from qcnode.imaging.preprocess import PREPROCESSING
-from train import commands
+from train import commands, simulating
 from train.given import SPLIT, Cache, Data, inputs_of, read_split, test_inputs
 from train.progress import progress
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False, help=__doc__)
+app.add_typer(simulating.app)
 app.add_typer(commands.app)
-
-
-class Simulation(StrEnum):
-    """A way of making scans with known artifacts."""
-
-    CONTRACT = "contract"  # physically, from brains; every label measured (docs/severity.md)
-    PAPER = "paper"  # TorchIO's transforms on rated scans, as Sundaresan and BRIQA
 
 
 @app.callback()
@@ -46,32 +39,6 @@ def main_options(
         if context.invoked_subcommand != "fit":
             raise ConfigError(f"Only fit trains in several processes; start {context.invoked_subcommand} by itself.")
         context.with_resource(together())
-
-
-@app.command()
-def simulate(
-    source: Annotated[Path, typer.Argument(help="contract: the folder of source brains; paper: rated scans.")],
-    out: Annotated[Path, typer.Argument(help="The LISA-layout folder to write.")],
-    preset: Annotated[
-        Simulation, typer.Option(help="contract: scans from brains; paper: copies of rated scans, with artifacts.")
-    ] = Simulation.CONTRACT,
-    count: Annotated[int | None, typer.Option(help="contract: scans to write; default 2000.")] = None,
-    copies: Annotated[int | None, typer.Option(help="paper: copies of each scan; default 1.")] = None,
-    seed: int = 1,
-    varied: Annotated[bool, typer.Option("--varied", help="contract: as scanners of other kinds show heads.")] = False,
-) -> None:
-    """Make scans with known artifacts: from brains without, or from a site's own rated scans."""
-    from train.simulate import simulate_corpus
-    from train.simulation.copies import simulate_copies
-
-    if preset is Simulation.PAPER:
-        if count is not None:
-            raise ConfigError("--count goes with --preset contract; --preset paper makes --copies of each scan.")
-        typer.echo(simulate_copies(source, out, seed=seed, copies=1 if copies is None else copies))
-    elif copies is not None:
-        raise ConfigError("--copies goes with --preset paper; --preset contract writes --count scans.")
-    else:
-        simulate_corpus(source, out, count=2000 if count is None else count, seed=seed, varied=varied)
 
 
 @app.command()
@@ -98,7 +65,7 @@ def fit(
     data: Data,
     out: Annotated[Path, typer.Option(help="The run's folder: members, records, the split.")],
     artifact: Annotated[list[Artifact] | None, typer.Option(help="Only these members.")] = None,
-    encoder: Annotated[str | None, typer.Option(help="By name: docs/training.md lists them.")] = None,
+    encoder: Annotated[str | None, typer.Option(help="By name: docs/training-reference.md lists them.")] = None,
     width: Annotated[int | None, typer.Option(help="Of the encoder's first stage; default its own.")] = None,
     loss: Annotated[str | None, typer.Option(help="cross-entropy, weighted, focal or corn.")] = None,
     epochs: Annotated[int | None, typer.Option(help="Of each member.")] = None,
@@ -120,6 +87,9 @@ def fit(
         Path | None, typer.Option(help="What `render` wrote: more scans for members that look at blocks of voxels.")
     ] = None,
     tensorboard: Annotated[bool, typer.Option("--tensorboard", help="Write OUT/tensorboard.")] = False,
+    weights: Annotated[
+        Path | None, typer.Option("--export", help="Then write this weights folder, as `export` does.")
+    ] = None,
     cache: Cache = None,
 ) -> None:
     """Train the members, each with its best epoch on validation subjects; test subjects are left alone.
@@ -131,6 +101,7 @@ def fit(
     from train.config import read_config
     from train.dataset import read_scans, subject_kinds
     from train.run import fit_run
+    from train.shared import going_on
     from train.simulation.renders import read_renders
     from train.split import TRAIN, VALIDATION, split_subjects, subjects_of
     from train.studies.counts import counts_table, refuse_absent
@@ -140,6 +111,10 @@ def fit(
 
     overrides = {"encoder": encoder, "width": width, "loss": loss, "epochs": epochs, "batching": batching}
     settings = read_config(config, **overrides, reweight=reweight, seed=seed)
+    if init:
+        settings = going_on(settings, init)
+    if weights and (folds or artifact or settings.model == "forest"):
+        raise ConfigError("--export needs all seven members of one run; leave out --folds and --artifact, or --export.")
     scans, artifacts = read_scans(data), artifact or list(Artifact)
     if tensorboard:
         require_board()
@@ -164,6 +139,8 @@ def fit(
         more = read_renders(renders) if renders else None
         board = out / "tensorboard" if tensorboard else None
         fit_run(settings, artifacts, everything, part_of, out, earlier=start, init=init, renders=more, board=board)
+        if weights and ranks.is_first():
+            export(data, out, weights, cache=cache)
     elif start:
         raise ConfigError("--folds makes splits of its own and --start keeps a run's; leave one of them out.")
     elif ranks.count() > 1:
@@ -186,7 +163,7 @@ def pretrain(
     data: Annotated[Path, typer.Option(help="A folder of scans named as in the LISA layout; no labels are needed.")],
     out: Annotated[Path, typer.Option(help="The run's folder, for `fit --start`.")],
     config: Annotated[Path | None, typer.Option(help="A TOML file, or a preset's name.")] = None,
-    encoder: Annotated[str | None, typer.Option(help="By name: docs/training.md lists them.")] = None,
+    encoder: Annotated[str | None, typer.Option(help="By name: docs/training-reference.md lists them.")] = None,
     width: Annotated[int | None, typer.Option(help="Of the encoder's first stage; default its own.")] = None,
     epochs: Annotated[int | None, typer.Option(help="Of the pre-training.")] = None,
     seed: int | None = None,
@@ -220,39 +197,37 @@ def evaluate(
     weights: Annotated[Path | None, typer.Option(help="A weights folder; default the shipped one.")] = None,
     runs: Annotated[Path | None, typer.Option(help="The run whose test subjects to use; default everybody.")] = None,
     forest: Annotated[
-        bool,
-        typer.Option("--forest", help="Instead of weights: forests of image-quality metrics, from RUN's training."),
-    ] = False,
+        bool | None,
+        typer.Option(
+            "--forest/--no-forest",
+            help="Forests of image-quality metrics, from RUN's training: instead of weights, or not even beside them.",
+        ),
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json")] = False,
     cache: Cache = None,
 ) -> None:
-    """Measure a weights folder, or the baseline without a network, on rated scans: all, and by plane, kind and size."""
+    """Measure weights, with RUN beside the baseline without a network, on rated scans: all, and by plane, kind, size.
+
+    What the baseline measures takes a third of a second a scan, once: it is kept in the cache.
+    """
     from qcnode.ensemble.runtime import Ensemble
-    from train.split import TRAIN, VALIDATION
-    from train.studies.forest import forest_graded, measured
+    from train.studies.forest import forests_of_run
     from train.studies.groups import groups_of
-    from train.studies.report import by_group, confusion_table, figures, graded, group_table, record, table
+    from train.studies.report import graded, macro_f1s, record, tables
 
     if forest and (weights or not runs):
         raise ConfigError("--forest learns from the training subjects of a run: name it with --runs, and no --weights.")
-    if forest and runs:
-        test = test_inputs(data, cache, runs, PREPROCESSING)
-        training = inputs_of(data, cache, read_split(runs), [TRAIN, VALIDATION])
-        found = forest_graded(measured(training) | measured(test), list(Artifact), training, test, seed=1)
-    else:
-        ensemble = Ensemble.load(weights)
-        test = test_inputs(data, cache, runs, ensemble.preprocessing)
-        found = graded(ensemble, test)
+    ensemble = None if forest else Ensemble.load(weights)
+    test = test_inputs(data, cache, runs, ensemble.preprocessing if ensemble else PREPROCESSING)
+    forests = forests_of_run(data, cache, runs) if runs and forest is not False else {}
+    if forest and not forests:
+        raise ConfigError(f"No scan in {data} is of a training subject of {runs}; name the data that it was made from.")
+    found, beside = (graded(ensemble, test), macro_f1s(forests)) if ensemble else (forests, {})
     groups = groups_of(data, test.scans)
     if as_json:
-        typer.echo(json.dumps(record(found, groups), indent=2))
-        return
-    tables = (
-        table({a: figures(g) for a, g in found.items()}),
-        group_table(by_group(found, groups)),
-        confusion_table(found),
-    )
-    typer.echo("\n\n".join(tables))
+        typer.echo(json.dumps(record(found, groups, beside), indent=2))
+    else:
+        typer.echo(tables(found, groups, beside))
 
 
 @app.command()
@@ -263,13 +238,19 @@ def export(
     name: Annotated[str, typer.Option(help="The ensemble's name; its id adds a digest of the members.")] = "site",
     severity_definition: Annotated[str, typer.Option(help="What 0, 1 and 2 mean in the labels.")] = "site-raters",
     contrast: Annotated[list[str] | None, typer.Option(help="Contrasts measured; default T2w.")] = None,
+    forest: Annotated[
+        bool, typer.Option(help="Measure the baseline without a network on the same subjects, as `evaluate` does.")
+    ] = True,
     cache: Cache = None,
 ) -> None:
-    """Write a weights folder, calibrated on the run's validation subjects and measured on its test subjects."""
+    """Write a weights folder and its model card, calibrated on validation subjects and measured on test subjects."""
     from qcnode.ensemble.runtime import Ensemble
-    from train.export import add_figures, calibrated, with_extents, write_weights
+    from train.card import model_card
+    from train.export import add_figures, calibrated, extents_of, with_extents, write_card, write_weights
     from train.split import TRAIN, VALIDATION
-    from train.studies.report import figures, graded, table
+    from train.studies.forest import forests_of_run
+    from train.studies.groups import groups_of
+    from train.studies.report import figures, graded, macro_f1s, table
 
     manifest = write_weights(
         runs,
@@ -280,13 +261,17 @@ def export(
         created=datetime.now(UTC).replace(microsecond=0),
     )
     split = read_split(runs)
-    manifest = with_extents(manifest, inputs_of(data, cache, split, [TRAIN], manifest.preprocessing), out)
+    extents = extents_of(inputs_of(data, cache, split, [TRAIN], manifest.preprocessing))
+    manifest = with_extents(manifest, extents, out)
     validation = inputs_of(data, cache, split, [VALIDATION], manifest.preprocessing, copies=False)
     manifest = calibrated(manifest, Ensemble.load(out), validation, out)
     test = test_inputs(data, cache, runs, manifest.preprocessing)
-    found = {a: figures(its) for a, its in graded(Ensemble.load(out), test).items()}
-    add_figures(manifest, found, out)
-    typer.echo(table(found))
+    found = graded(Ensemble.load(out), test)
+    measured = {a: figures(its) for a, its in found.items()}
+    manifest = add_figures(manifest, measured, out)
+    beside = macro_f1s(forests_of_run(data, cache, runs)) if forest else {}
+    write_card(model_card(manifest, found, groups_of(data, test.scans), extents=extents, forests=beside), out)
+    typer.echo(table(measured, beside))
 
 
 def main(argv: list[str] | None = None, run: Callable[..., object] = app) -> int:

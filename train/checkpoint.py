@@ -108,6 +108,11 @@ def tensors_of(model: nn.Module) -> dict[str, Tensor]:
     return {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
 
 
+def shipped_tensors(model: nn.Module) -> dict[str, Tensor]:
+    """The same in half precision, as a weights folder has them: what a run measures is what the node will load."""
+    return {name: its.half() if its.is_floating_point() else its for name, its in tensors_of(model).items()}
+
+
 def save_whole(tensors: dict[str, Tensor], path: Path, metadata: dict[str, str] | None = None) -> None:
     """Write the file at once: a kill leaves the old one or the new one, never half of it."""
     partial = path.with_suffix(".partial")

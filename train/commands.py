@@ -57,8 +57,11 @@ def curve(
     out: Annotated[Path, typer.Option(help="The folder of runs, curve.csv and curve.svg.")],
     init: Annotated[Path, typer.Option(help="The weights folder whose members to go on from.")],
     config: Annotated[
-        Path, typer.Option(help="A TOML file, or a preset's name: how to train, with the weights' encoders.")
-    ] = Path("shipped"),
+        Path, typer.Option(help="A TOML file, or a preset's name; encoders it does not name are the weights'.")
+    ] = Path("site"),
+    scratch: Annotated[
+        Path, typer.Option(help="The same of how to train from scratch; its encoders are those of --config.")
+    ] = Path("scratch"),
     artifact: Annotated[list[Artifact] | None, typer.Option(help="Only these.")] = None,
     runs: Annotated[Path | None, typer.Option(help="The run whose split to use; default the configuration's.")] = None,
     share: Annotated[list[float] | None, typer.Option(help="Of the training patients; default .1 .25 .5 1.")] = None,
@@ -72,12 +75,17 @@ def curve(
     """
     from train.config import read_config
     from train.dataset import read_scans, subject_kinds
+    from train.shared import going_on
     from train.split import SHARES, split_subjects
     from train.studies.few_labels import few_labels
 
-    settings = read_config(config, epochs=epochs)
+    settings = going_on(read_config(config, epochs=epochs), init)
+    kinds = {a: (its.encoder, its.encoder_width, its.ordinal) for a in Artifact for its in [settings.of(a)]}
+    from_scratch = read_config(scratch, epochs=epochs).going_on_from(kinds)
     drawn = split_subjects(subject_kinds(data, read_scans(data)), settings.seed)
     part_of = read_split(runs) if runs else drawn
     everything = inputs_of(data, cache, part_of, [*SHARES], settings.preprocessing, tasks_of=settings)
     shares, artifacts = share or [0.1, 0.25, 0.5, 1.0], artifact or list(Artifact)
-    typer.echo(few_labels(settings, artifacts, everything, part_of, init, out, shares=shares, seeds=seeds))
+    typer.echo(
+        few_labels(from_scratch, settings, artifacts, everything, part_of, init, out, shares=shares, seeds=seeds)
+    )

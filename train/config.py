@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tomllib
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
@@ -180,6 +181,23 @@ class FitConfig(BaseModel):
     def of_member(self) -> dict[str, object]:
         """What a member depends on, beside the weights that it starts from."""
         return self.model_dump(mode="json", exclude=_SHAREDS_OWN | _PRETRAININGS_OWN)
+
+    def going_on_from(self, kinds: Mapping[Artifact, tuple[str, int, bool]]) -> FitConfig:
+        """With these encoders, widths and heads (ordinal or not), but for members whose encoder or width it names.
+
+        Raises ConfigError where something else that it sets does not go with such an encoder.
+        """
+        members = dict(self.members)
+        for artifact, (encoder, width, ordinal) in kinds.items():
+            its = members.get(artifact, {})
+            named = self.model_fields_set | its.keys()
+            if not named & {"encoder", "width"}:
+                loss = {"loss": "corn"} if ordinal and "loss" not in named else {}
+                members[artifact] = {"encoder": encoder, "width": width} | loss | its
+        try:
+            return FitConfig.model_validate(self.model_dump(exclude_unset=True) | {"members": members})
+        except ValidationError as error:
+            raise ConfigError(f"The configuration does not go with the weights: {_first(error)}.") from error
 
     def of(self, artifact: Artifact) -> FitConfig:
         """The configuration of one artifact's member."""

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import csv
+import io
 import os
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -28,17 +29,26 @@ _NAME = re.compile(r"(?P<subject>[A-Za-z]+(?:_[A-Za-z]+)*_\d+)_(?:.*_)?(?P<plane
 
 @dataclass(frozen=True)
 class Scan:
-    """One rated scan. `labels` are severities in the order of Artifact."""
+    """One rated scan. `labels` are severities in the order of Artifact.
+
+    row: its line in labels.csv, the header's being 1; None for a scan that was not read from there.
+    """
 
     path: Path
     subject: str
     plane: Plane
     labels: tuple[int, ...]
+    row: int | None = field(default=None, compare=False)
 
     @property
     def is_copy(self) -> bool:
         """Whether artifacts were drawn onto another scan to make it: it is trained on, and never measured on."""
         return "_copy-" in self.path.name
+
+    @property
+    def where(self) -> str:
+        """How an error about the scan begins: the table and the row that lists it."""
+        return "" if self.row is None else f"{self.path.parent / LABELS} row {self.row}: "
 
     @property
     def mask_path(self) -> Path:
@@ -69,21 +79,43 @@ def subject_name(patient: int) -> str:
 def read_scans(folder: Path) -> list[Scan]:
     """The scans that the folder's labels.csv lists; raises ConfigError that names the row and what to do."""
     table = folder / LABELS
+    rows = _rows(table, ("filename", *Artifact))
+    if not rows:
+        raise ConfigError(f"{table} has no rows; write one for each image.")
+    first: dict[str, int] = {}
+    for number, row in rows:
+        if first.setdefault(row["filename"], number) != number:
+            raise ConfigError(
+                f"{table} row {number}: {row['filename']} is in row {first[row['filename']]} already; "
+                "take one of the two out."
+            )
+    return [_scan(folder, row, number) for number, row in rows]
+
+
+def _rows(table: Path, columns: Sequence[str]) -> list[tuple[int, dict[str, str]]]:
+    """The rows of a CSV file, each after its line, the header's being 1; a cell that a row lacks is empty.
+
+    Raises ConfigError for a file that cannot be read, is not UTF-8 or lacks one of the columns.
+    """
     try:
-        with table.open(newline="") as file:
-            rows = list(csv.DictReader(file))
+        text = table.read_bytes().decode("utf-8-sig")  # with the mark that spreadsheets begin it with, or without
+        reader = csv.DictReader(io.StringIO(text, newline=""), restval="")
+        rows = [(reader.line_num, row) for row in reader]
     except OSError as error:
         raise ConfigError(f"{table} cannot be read ({error.strerror}); name a folder in the LISA layout.") from error
-    missing = [column for column in ("filename", *Artifact) if not rows or column not in rows[0]]
+    except UnicodeDecodeError as error:
+        number = error.object[: error.start].count(b"\n") + 1
+        raise ConfigError(f"{table} row {number} is not UTF-8; save the table as CSV in UTF-8.") from error
+    except csv.Error as error:
+        raise ConfigError(f"{table} row {reader.line_num + 1} is not CSV ({error}); save the table as CSV.") from error
+    missing = [column for column in columns if column not in (reader.fieldnames or ())]
     if missing:
-        raise ConfigError(
-            f"{table} has no rows, or no column {missing[0]}; its columns are filename and the artifacts."
-        )
-    return [_scan(folder, row, f"{table} row {number}") for number, row in enumerate(rows, start=2)]
+        raise ConfigError(f"{table} row 1 has no column {missing[0]}; the columns are {', '.join(columns)}.")
+    return rows
 
 
-def _scan(folder: Path, row: dict[str, str], where: str) -> Scan:
-    name = row["filename"]
+def _scan(folder: Path, row: dict[str, str], number: int) -> Scan:
+    name, where = row["filename"], f"{folder / LABELS} row {number}"
     match = _NAME.fullmatch(name)
     if match is None:
         raise ConfigError(f'{where}: "{name}" does not name a patient and a plane (axi, cor, sag); rename the image.')
@@ -93,7 +125,8 @@ def _scan(folder: Path, row: dict[str, str], where: str) -> Scan:
         if row[artifact] not in {str(int(severity)) for severity in Severity}:
             raise ConfigError(f'{where} ({name}): {artifact} is "{row[artifact]}"; write 0, 1 or 2.')
     plane = next(plane for plane in Plane if plane.suffix == match["plane"])
-    return Scan(folder / name, match["subject"], plane, tuple(int(row[artifact]) for artifact in Artifact))
+    labels = tuple(int(row[artifact]) for artifact in Artifact)
+    return Scan(folder / name, match["subject"], plane, labels, number)
 
 
 def found_scans(folder: Path) -> list[Scan]:
@@ -110,11 +143,11 @@ def subject_kinds(folder: Path, scans: Iterable[Scan]) -> dict[str, str]:
     """Each subject's kind, after which a split is balanced: subjects.csv's where the folder has one, else none.
 
     Subjects of that table without a scan count too, so that the split of a corpus is the same while it grows.
+    Raises ConfigError that names the row where the table cannot be used.
     """
     kinds = dict.fromkeys((scan.subject for scan in scans), "")
     if (folder / SUBJECTS).is_file():
-        with (folder / SUBJECTS).open(newline="") as file:
-            kinds |= {row["subject"]: row["kind"] for row in csv.DictReader(file)}
+        kinds |= {row["subject"]: row["kind"] for _, row in _rows(folder / SUBJECTS, ("subject", "kind"))}
     return kinds
 
 
@@ -124,7 +157,7 @@ def cached_input(scan: Scan, cache: Path, preprocessing: str = PREPROCESSING) ->
     def made() -> NDArray[np.float16]:
         return network_input(volume_from_nifti(scan.path), preprocessing).astype(np.float16)
 
-    mapped: NDArray[np.float16] = cached(scan.path, cache, preprocessing, made)
+    mapped: NDArray[np.float16] = cached(scan.path, cache, preprocessing, made, where=scan.where)
     return mapped
 
 
@@ -143,7 +176,7 @@ def cached_mask(scan: Scan, cache: Path, preprocessing: str = PREPROCESSING) -> 
 
     if not scan.mask_path.is_file():
         return None
-    mapped: NDArray[np.uint8] = cached(scan.mask_path, cache, preprocessing, made)
+    mapped: NDArray[np.uint8] = cached(scan.mask_path, cache, preprocessing, made, where=scan.where)
     return mapped
 
 
@@ -159,10 +192,11 @@ def cached(
     preprocessing: str,
     made: Callable[[], NDArray[Any]],
     shape: tuple[int, ...] | None = None,
+    where: str = "",
 ) -> NDArray[Any]:
     """What is made of a file, mapped from the cache; made first where it is not there, or older than the file.
 
-    shape: what it has to have; None: a network input's.
+    shape: what it has to have; None: a network input's. where: the file is listed, for the error about one of no use.
     """
     path = cache / preprocessing / f"{source.name.split('.')[0]}.npy"
     if not path.is_file() or path.stat().st_mtime < source.stat().st_mtime:
@@ -170,7 +204,7 @@ def cached(
         try:
             array = made()
         except QcnodeError as error:
-            raise ConfigError(f"{source} cannot be used: {error}") from error
+            raise ConfigError(f"{where}{source} cannot be used: {error}") from error
         partial = path.with_suffix(f".{os.getpid()}")  # another run may make the same one
         with partial.open("wb") as file:
             np.save(file, array)

@@ -1,9 +1,10 @@
-"""A training run → a weights folder: its members, their calibration, their figures."""
+"""A training run → a weights folder: its members, their calibration, their figures, their model card."""
 
 from __future__ import annotations
 
 import hashlib
 import json
+import logging
 from collections.abc import Sequence
 from datetime import datetime
 from itertools import chain
@@ -18,14 +19,16 @@ from safetensors.torch import load_file, save
 from qcnode.artifacts import Artifact
 from qcnode.ensemble.runtime import Ensemble
 from qcnode.ensemble.stacks import can_be_laid, there
-from qcnode.ensemble.weights import MANIFEST, Figures, Manifest, MemberEntry
+from qcnode.ensemble.weights import MANIFEST, Extents, Figures, Manifest, MemberEntry
 from qcnode.errors import ConfigError
 from qcnode.imaging.preprocess import INPUT_SHAPES, PREPROCESSING
 from train.calibrate import fitted_calibration
+from train.card import MODEL_CARD, is_generated
 from train.dataset import Inputs
 from train.progress import progress
 from train.sampling.variation import seen_as
 
+log = logging.getLogger(__name__)
 _FEWEST = 1  # percentile: a few cut scans are not what a member knows
 # Of the fewest slices: a little below, a stack that is laid hides more of a movement than the padding beside it does.
 _STILL_KNOWN = {Artifact.MOTION: 0.87}
@@ -68,18 +71,24 @@ def write_weights(
     return manifest
 
 
-def with_extents(manifest: Manifest, training: Inputs, out: Path) -> Manifest:
-    """The manifest with how large the training scans are, for members that smaller ones are laid out for; in place."""
+def extents_of(training: Inputs) -> Extents:
+    """How large the training scans are: the fewest, but for one percent, and the usual slices, rows and columns."""
     found = []
     for image in progress(training.images, "extents"):
         scan = torch.from_numpy(np.array(image))
         found.append([last - first for first, last in (there(scan, axis) for axis in range(3))])
-    fewest, usual = np.percentile(found, (_FEWEST, 50), axis=0, method="lower").astype(int).tolist()
+    slices, rows, columns = np.percentile(found, (_FEWEST, 50), axis=0, method="lower").astype(int).T.tolist()
+    return tuple(slices), tuple(rows), tuple(columns)
+
+
+def with_extents(manifest: Manifest, extents: Extents, out: Path) -> Manifest:
+    """The manifest with how large the training scans are, for members that smaller ones are laid out for; in place."""
+    (fewest, usual), *others = extents
     members = []
     for entry in manifest.members:
         if can_be_laid(entry.artifact, entry.encoder, entry.preprocessing):
-            known = [round(fewest[0] * _STILL_KNOWN.get(entry.artifact, 1)), *fewest[1:]]
-            entry = entry.model_copy(update={"extents": tuple(zip(known, usual, strict=True))})
+            known = round(fewest * _STILL_KNOWN.get(entry.artifact, 1))
+            entry = entry.model_copy(update={"extents": ((known, usual), *others)})
         members.append(entry)
     complete = manifest.model_copy(update={"members": tuple(members)})
     _save(complete, out)
@@ -121,6 +130,15 @@ def add_figures(manifest: Manifest, figures: dict[Artifact, Figures], out: Path)
     complete = manifest.model_copy(update={"members": members})
     _save(complete, out)
     return complete
+
+
+def write_card(card: str, out: Path) -> None:
+    """Write the model card; one that a person wrote, or changed, is left as it is, which is said."""
+    path = out / MODEL_CARD
+    if path.is_file() and not is_generated(path.read_text(errors="replace")):
+        log.warning("%s was written or changed by a person, and stays; see that it is true of these weights.", path)
+    else:
+        path.write_text(card)
 
 
 def _save(manifest: Manifest, out: Path) -> None:

@@ -27,11 +27,12 @@ from train import ranks
 from train.batching import Batch, epochs_of, rotating_batches, standard_batches
 from train.board import log_epoch
 from train.calibrate import fitted_calibration, log_loss
-from train.checkpoint import Stage, finish, finished, key_of, save_whole, tensors_of
+from train.checkpoint import Stage, finish, finished, key_of, save_whole, shipped_tensors, tensors_of
 from train.config import FitConfig
 from train.dataset import Inputs
 from train.losses import loss_of, shared_losses_of
 from train.metrics import macro_f1
+from train.progress import Pace
 from train.reweight import reweighted_loss
 from train.sampling.feed import autocast, device, fed, on_device
 from train.sampling.fields import fields_loss, watched
@@ -73,6 +74,7 @@ def fit_shared(
     epochs = [standard_batches(len(training.scans), size, generator) for _ in range(config.shared_epochs)]
     stage = _stage(model, config.shared_learning_rate, config, sum(map(len, epochs)), generator)
     stage.restore(path, key)
+    pace = Pace(len(epochs))
     for epoch, batches in list(enumerate(epochs, start=1))[stage.epochs_done :]:
         started, losses = time.monotonic(), []
         model.train()
@@ -91,7 +93,8 @@ def fit_shared(
         f1 = {a: macro_f1(validation.labels[:, i], logits[:, :, i].argmax(1)) for i, a in enumerate(Artifact)}
         scores = " ".join(f"{artifact}={f1[artifact]:.3f}" for artifact in artifacts)
         seconds = time.monotonic() - started
-        log.info("epoch_done stage=shared epoch=%d loss=%.4f seconds=%.0f %s", epoch, np.mean(losses), seconds, scores)
+        told = "epoch_done stage=shared epoch=%d loss=%.4f seconds=%.0f left=%s %s"
+        log.info(told, epoch, np.mean(losses), seconds, pace.left(epoch, seconds), scores)
         stage.epochs_done = epoch
         if ranks.is_first():
             save_whole(tensors_of(model), out / SHARED)
@@ -139,6 +142,7 @@ def fit_member(
     loss_function = loss_of(config, target)
     stage = _stage(segmenting or measuring or member, config.learning_rate, config, sum(map(len, epochs)), generator)
     stage.restore(path, key)
+    pace = Pace(len(epochs))
     if isinstance(member.encoder, TissueUNet):
         member.encoder.is_given_one = bool(config.truth_weight)
     for epoch, batches in list(enumerate([[], *epochs]))[stage.epochs_done :]:
@@ -178,15 +182,15 @@ def fit_member(
         score = macro_f1(truth, probabilities(logits, fitted_calibration(logits, truth)).argmax(1))
         unlikely = log_loss(logits, truth)
         seconds, mean = time.monotonic() - started, float(np.mean(losses)) if losses else float("nan")
-        told = "epoch_done artifact=%s epoch=%d loss=%.4f macro_f1=%.4f log_loss=%.4f seconds=%.0f"
-        log.info(told, artifact, epoch, mean, score, unlikely, seconds)
+        told = "epoch_done artifact=%s epoch=%d loss=%.4f macro_f1=%.4f log_loss=%.4f seconds=%.0f left=%s"
+        log.info(told, artifact, epoch, mean, score, unlikely, seconds, pace.left(epoch, seconds))
         figures = {"loss": mean, "macro_f1": score, "log_loss": unlikely, "seconds": round(seconds, 1)}
         stage.history.append({"epoch": epoch, **figures})
         stage.epochs_done, is_best, stage.best = epoch + 1, unlikely <= stage.best, min(unlikely, stage.best)
         if not ranks.is_first():
             continue
         if is_best:
-            save_whole(tensors_of(member), out / f"{artifact}.safetensors")
+            save_whole(shipped_tensors(member), out / f"{artifact}.safetensors")
             trained = {
                 "best_epoch": epoch,
                 "validation_macro_f1": score,

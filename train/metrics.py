@@ -62,6 +62,11 @@ def challenge_figures(truth: Labels, named: Labels) -> dict[str, float]:
     return figures
 
 
+def challenge_mean(truth: Labels, named: Labels, weights: Weights | None = None) -> float:
+    """Mean of the challenge's fifteen."""
+    return float(fifteen(confusion(truth, named, weights)).mean())
+
+
 def fifteen(tables: NDArray[np.float64]) -> NDArray[np.float64]:
     """The challenge's fifteen of many confusion tables at once: (…, 3, 3) → (…, 15), in `challenge_figures`'s order."""
     hits, support, named = np.diagonal(tables, axis1=-2, axis2=-1), tables.sum(-1), tables.sum(-2)
@@ -74,16 +79,19 @@ def fifteen(tables: NDArray[np.float64]) -> NDArray[np.float64]:
     return np.concatenate([weighted, each.mean(-1), micro], -1)
 
 
-def calibration_error(probabilities: NDArray[np.float64], truth: Labels, bins: int = 10) -> float:
-    """Expected calibration error: how far the confidence in the named severity is from how often it is right.
+def calibration_error(
+    probabilities: NDArray[np.float64], truth: Labels, weights: Weights | None = None, bins: int = 10
+) -> float:
+    """Expected calibration error: how far the confidence in the likeliest severity is from how often it is right.
 
-    probabilities: (scan, severity). doi:10.1609/aaai.v29i1.9602, equal-width bins.
+    probabilities: (scan, severity). weights: what each scan counts. doi:10.1609/aaai.v29i1.9602, equal-width bins.
     """
+    weights = np.ones(len(truth)) if weights is None else weights
     confidence = probabilities.max(axis=1)
     right = probabilities.argmax(axis=1) == truth
     bin_of = np.minimum((confidence * bins).astype(int), bins - 1)
-    gaps = [abs(confidence[bin_of == b].sum() - right[bin_of == b].sum()) for b in range(bins)]
-    return float(sum(gaps) / len(truth))
+    gaps = np.abs(np.bincount(bin_of, weights * (confidence - right), minlength=bins))
+    return float(gaps.sum() / weights.sum())
 
 
 def measured(
@@ -94,12 +102,20 @@ def measured(
     *,
     seed: int = 0,
     draws: int = 1000,
+    centred: bool = False,
 ) -> Measured:
-    """The figure with its 95 % interval: what subjects count is drawn, not scans, since a person's scans are alike."""
+    """The figure with its 95 % interval: what subjects count is drawn, not scans, since a person's scans are alike.
+
+    centred: the draws are moved until their mean is the figure, and none is below 0. A calibration error is a sum of
+    magnitudes, which chance alone makes larger, and larger still in a draw: intervals that are not moved lie too high.
+    """
+    value = figure(truth, named, None)
     unique, owner = np.unique(np.asarray(subjects), return_inverse=True)
     drawn = [figure(truth, named, counts[owner]) for counts in subject_weights(len(unique), draws, seed)]
     low, high = np.quantile(drawn, [0.025, 0.975])
-    return Measured(value=figure(truth, named, None), low=float(low), high=float(high))
+    if centred:
+        low, high = np.maximum(0, np.array([low, high]) - np.mean(drawn) + value)
+    return Measured(value=value, low=float(low), high=float(high))
 
 
 def subject_weights(subjects: int, draws: int, seed: int) -> Weights:

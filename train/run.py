@@ -60,8 +60,7 @@ def fit_run(
         )
     for artifact in artifacts:
         its = config.of(artifact)
-        cannot_draw = its.encoder.startswith(OF_TRUTHS) and not its.truth_weight
-        if cannot_draw and not (init and is_shipped(its, artifact, init)):
+        if not can_draw(its) and not (init and is_shipped(its, artifact, init)):
             raise ConfigError(
                 f"{its.encoder} learns to draw from the truth alone; set truth_weight above 0, or give --init a folder"
                 f" whose {artifact} is alike."
@@ -81,6 +80,11 @@ def fit_run(
         elif not init and earlier and (earlier / PRETRAINED).is_file():
             start_from_pretrained(member.encoder, its, earlier, str(artifact))
         fit_member(its, artifact, member, *_seen(its, training, validation, renders, part_of, out), out, board=board)
+
+
+def can_draw(its: FitConfig) -> bool:
+    """Whether a member of this configuration can learn from chance all that its encoder has to."""
+    return not its.encoder.startswith(OF_TRUTHS) or bool(its.truth_weight)
 
 
 def _seen(

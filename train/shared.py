@@ -72,10 +72,14 @@ def new_member(config: FitConfig) -> Member:
     return Member(config.encoder, config.encoder_width, ordinal=config.ordinal, dropout=config.dropout)
 
 
+def going_on(config: FitConfig, weights: Path) -> FitConfig:
+    """The configuration with the encoders of the weights folder, where it names none; raises ConfigError."""
+    return config.going_on_from({entry.artifact: _kind(entry) for entry in read_manifest(weights).members})
+
+
 def is_shipped(config: FitConfig, artifact: Artifact, weights: Path) -> bool:
     """Whether the weights folder's member is of the configuration's kind; raises ConfigError as `shipped_member`."""
-    theirs, ours = _kinds(config, _shipped(artifact, weights))
-    return theirs == ours
+    return _kind(_shipped(artifact, weights)) == _wanted(config)
 
 
 def shipped_member(config: FitConfig, artifact: Artifact, weights: Path) -> Member:
@@ -84,7 +88,7 @@ def shipped_member(config: FitConfig, artifact: Artifact, weights: Path) -> Memb
     Raises ConfigError for a folder that cannot be read.
     """
     member, entry = new_member(config), _shipped(artifact, weights)
-    theirs, ours = _kinds(config, entry)
+    theirs, ours = _kind(entry), _wanted(config)
     if theirs == ours:
         member.load_state_dict(load_member(weights, entry).state_dict())
     else:
@@ -102,9 +106,14 @@ def _shipped(artifact: Artifact, weights: Path) -> MemberEntry:
     return next(entry for entry in read_manifest(weights).members if entry.artifact == artifact)
 
 
-def _kinds(config: FitConfig, entry: MemberEntry) -> tuple[tuple[str, int, bool], tuple[str, int, bool]]:
-    """What decides whether weights fit: the folder's encoder, width and kind of head, and the configuration's."""
-    return (entry.encoder, entry.width, entry.ordinal), (config.encoder, config.encoder_width, config.ordinal)
+def _kind(entry: MemberEntry) -> tuple[str, int, bool]:
+    """What decides whether weights fit: the encoder, its width, and whether the head is ordinal."""
+    return entry.encoder, entry.width, entry.ordinal
+
+
+def _wanted(config: FitConfig) -> tuple[str, int, bool]:
+    """The same of a member's configuration."""
+    return config.encoder, config.encoder_width, config.ordinal
 
 
 def _told(encoder: str, width: int, ordinal: bool) -> str:

@@ -1,8 +1,9 @@
 """Brains without artifacts → a corpus of scans with known artifacts, in the LISA layout.
 
 The folder holds `LISA_<patient>_run-<n>_LF_<plane>.nii.gz` (a patient number is one subject's), labels.csv,
-subjects.csv, and beside each scan a JSON record (the draw, the measured values, the source), the brain's mask and the
-truth: shares of grey and white matter and the logarithm of the shading. Rows are appended as scans are finished.
+subjects.csv, and beside each scan a JSON record (the draw, the measured values, the source; it replays the scan), the
+brain's mask and the truth: shares of grey and white matter and the logarithm of the shading. Rows are appended in the
+order of the runs.
 """
 
 from __future__ import annotations
@@ -13,10 +14,10 @@ import json
 import logging
 import multiprocessing
 from collections.abc import Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
-from typing import Any
 
 import nibabel as nib
 import numpy as np
@@ -29,6 +30,8 @@ from train.simulation.acquire import Simulated, apply
 from train.simulation.brains import Source, anatomy, phantoms, sources
 from train.simulation.contrasts import WEIGHTING_SHARES, WEIGHTINGS, head
 from train.simulation.draws import draw, draw_levels
+from train.simulation.prevalence import Prevalence, draw_measured_levels
+from train.simulation.replay import Record, as_record, replayed
 from train.simulation.scans import clean_scan
 from train.simulation.severity import CONTRACT, OutOfContract
 
@@ -43,15 +46,21 @@ _ATTEMPTS = 200
 # Of scans that are varied, as (low, high); T2w's fluid in times of the usual.
 _FLUID, _BLUR_VOXELS, _CONTRAST, _QUIET = (0.9, 2.0), (0.1, 0.7), (0.2, 0.4), (0.003, 0.049)
 
-Record = dict[str, Any]
-
 
 def simulate_corpus(
-    brains_folder: Path, out: Path, count: int, seed: int, workers: int = 2, *, varied: bool = False
+    brains_folder: Path,
+    out: Path,
+    count: int,
+    seed: int,
+    workers: int = 1,
+    *,
+    varied: bool = False,
+    prevalence: Prevalence = Prevalence.BALANCED,
 ) -> None:
     """Write scans 1 … count into `out`; those that are already there stay, so a corpus can be continued or grown.
 
-    varied: the scans that are made now are as other scanners than the usual one would show the heads.
+    varied: the scans that are made now are as other scanners than the usual one would show the heads. prevalence: how
+    often these scans have artifacts. workers: processes; they change nothing that is written.
     """
     found = sources(brains_folder) + phantoms(PHANTOMS)
     out.mkdir(parents=True, exist_ok=True)
@@ -66,8 +75,9 @@ def simulate_corpus(
         rows = csv.writer(file)
         if not done and file.tell() == 0:
             rows.writerow(["filename", *(artifact.value for artifact in Artifact)])
-        futures = [pool.submit(write_scan, found, out, seed, run, varied=varied) for run in runs]
-        for number, future in enumerate(as_completed(futures), start=1):
+        one = partial(write_scan, found, out, seed, varied=varied, prevalence=prevalence)
+        futures = [pool.submit(one, run) for run in runs]
+        for number, future in enumerate(futures, start=1):
             try:
                 name, labels = future.result()
             except OutOfContract as reason:
@@ -80,36 +90,57 @@ def simulate_corpus(
 
 
 def write_scan(
-    found: Sequence[Source], out: Path, seed: int, run: int, *, varied: bool = False
+    found: Sequence[Source],
+    out: Path,
+    seed: int,
+    run: int,
+    *,
+    varied: bool = False,
+    prevalence: Prevalence = Prevalence.BALANCED,
 ) -> tuple[str, list[int]]:
     """Simulate one run and write it with its record; returns its file name and labels."""
-    simulated, record = simulate_scan(found, seed, run, varied=varied)
+    simulated, record = simulate_scan(found, seed, run, varied=varied, prevalence=prevalence)
     plane = Plane(record["plane"])
     name = f"{subject_name(record['patient'])}_run-{run:05d}_LF_{plane.suffix}.nii.gz"
-    _write_nifti(out / name, simulated.volume, record["gain"])
-    mask = Volume(simulated.brain.astype(np.float32), simulated.volume.affine)
-    _write_nifti(out / name.replace(".nii.gz", "_mask.nii.gz"), mask, 1)
-    truth = Volume(np.moveaxis(simulated.truth, 0, -1), simulated.volume.affine)
-    _write_nifti(out / name.replace(".nii.gz", "_truth.nii.gz"), truth, TRUTH_STEPS)
-    (out / name.replace(".nii.gz", ".json")).write_text(json.dumps(record))
+    _write_files(out / name, simulated, record)
     return name, [int(simulated.labels[artifact]) for artifact in Artifact]
 
 
-def simulate_scan(found: Sequence[Source], seed: int, run: int, *, varied: bool = False) -> tuple[Simulated, Record]:
+def replay_scan(brains_folder: Path, path: Path, record: Record) -> None:
+    """Write the scan of a record, and what lies beside it, once more; raises ConfigError where its brain is missing."""
+    torch.set_num_threads(1)  # as in the processes that wrote it
+    _write_files(path, replayed(sources(brains_folder) + phantoms(PHANTOMS), record), record)
+
+
+def simulate_scan(
+    found: Sequence[Source],
+    seed: int,
+    run: int,
+    *,
+    varied: bool = False,
+    prevalence: Prevalence = Prevalence.BALANCED,
+) -> tuple[Simulated, Record]:
     """The scan of this seed and run number, always the same, and its record.
 
     Severities are drawn once; head, pose and parameters are drawn again until every severity is true in the image, so
     that a severity that is hard to reach does not become rare.
     varied: fluid may be brighter, the image sharper, its own contrast higher and its noise less than usual.
+    prevalence: measured draws the plane first and keeps it, as artifacts differ by plane.
     """
     generator = np.random.default_rng([seed, run])
-    levels = draw_levels(generator)
+    planes = list(Plane)
+    if prevalence is Prevalence.MEASURED:
+        planes = [planes[generator.integers(len(planes))]]
+        levels = draw_measured_levels(generator, planes[0])
+    else:
+        levels = draw_levels(generator)
     for attempt in range(1, _ATTEMPTS + 1):
         source = choose(found, generator)
-        plane = list(Plane)[generator.integers(3)]
+        plane = planes[generator.integers(len(planes))]
         weighting = str(generator.choice(WEIGHTINGS, p=WEIGHTING_SHARES))
         length_mm = ADULT_LENGTH_MM * float(generator.uniform(0.65, 1.05))
         fluid = float(generator.uniform(*_FLUID)) if varied else 1.0
+        head_generator = generator.bit_generator.state
         scan = clean_scan(head(anatomy(source), weighting, length_mm, generator, fluid=fluid), plane, generator)
         drawn = draw(generator, levels)
         if varied:
@@ -127,6 +158,8 @@ def simulate_scan(found: Sequence[Source], seed: int, run: int, *, varied: bool 
             "contract": CONTRACT,
             "seed": seed,
             "run": run,
+            "varied": varied,
+            "prevalence": prevalence.value,
             "attempt": attempt,
             "patient": source.patient,
             "subject": source.subject,
@@ -136,7 +169,8 @@ def simulate_scan(found: Sequence[Source], seed: int, run: int, *, varied: bool 
             "weighting": weighting,
             "brain_length_mm": length_mm,
             "fluid": fluid,
-            "blur_voxels": scan.blur_voxels,
+            "head_generator": head_generator,
+            **as_record(scan),
             "gain": gain,
             "measured": simulated.measured,
             "draw": drawn.to_json(),
@@ -154,6 +188,16 @@ def choose(found: Sequence[Source], generator: np.random.Generator) -> Source:
     patient = patients[generator.integers(len(patients))]
     files = [source for source in found if source.patient == patient]
     return files[generator.integers(len(files))]
+
+
+def _write_files(path: Path, simulated: Simulated, record: Record) -> None:
+    """The scan, its mask, its truth and its record."""
+    _write_nifti(path, simulated.volume, record["gain"])
+    mask = Volume(simulated.brain.astype(np.float32), simulated.volume.affine)
+    _write_nifti(path.with_name(path.name.replace(".nii.gz", "_mask.nii.gz")), mask, 1)
+    truth = Volume(np.moveaxis(simulated.truth, 0, -1), simulated.volume.affine)
+    _write_nifti(path.with_name(path.name.replace(".nii.gz", "_truth.nii.gz")), truth, TRUTH_STEPS)
+    path.with_name(path.name.replace(".nii.gz", ".json")).write_text(json.dumps(record))
 
 
 def _write_nifti(path: Path, volume: Volume, gain: float) -> None:

@@ -43,7 +43,9 @@ class Figures(_Strict):
     severe_recall: Measured
     quadratic_kappa: Measured
     challenge_mean: float  # mean of LISA 2025's fifteen figures
+    challenge_mean_interval: tuple[float, float] | None = None  # low and high, 95 %; older manifests have none
     calibration_error: float  # expected calibration error, ten bins
+    calibration_error_interval: tuple[float, float] | None = None
 
 
 class MemberEntry(_Strict):

@@ -14,7 +14,7 @@ import logging
 import multiprocessing
 import shutil
 import zlib
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from functools import partial
 from pathlib import Path
@@ -27,7 +27,8 @@ from qcnode.artifacts import Artifact
 from qcnode.errors import ConfigError
 from train.dataset import LABELS, SUBJECTS, Scan, read_scans
 from train.progress import progress
-from train.simulation.appearance import applied, draw, draw_levels, is_true
+from train.simulation.appearance import Affine, AppearanceDraw, Image, applied, draw, draw_levels, is_true
+from train.simulation.replay import Record, refuse_another
 from train.simulation.severity import OutOfContract
 from train.studies.counts import counts_by_severity
 
@@ -35,11 +36,20 @@ log = logging.getLogger(__name__)
 _ATTEMPTS = 40
 
 
-def simulate_copies(folder: Path, out: Path, *, seed: int, copies: int = 1, workers: int = 2) -> str:
+def simulate_copies(
+    folder: Path,
+    out: Path,
+    *,
+    seed: int,
+    copies: int = 1,
+    workers: int = 1,
+    subjects: Collection[str] | None = None,
+) -> str:
     """Write the folder's scans and `copies` of each into `out`; copies that are there already stay.
 
+    subjects: only their scans are copied; None: everybody's. workers: processes; they change nothing that is written.
     Returns how many scans of each severity there were before and are after, as a Markdown table; raises ConfigError
-    where `out` is in the folder, and where the folder has copies.
+    where `out` is in the folder, where the folder has copies, and where it has no scan of the subjects.
     """
     if out.resolve().is_relative_to(folder.resolve()):
         raise ConfigError(f"{out} is in {folder}, whose scans are copied; name a folder beside it.")
@@ -47,13 +57,16 @@ def simulate_copies(folder: Path, out: Path, *, seed: int, copies: int = 1, work
     for scan in scans:
         if scan.is_copy:
             raise ConfigError(f"{scan.path} is a copy itself; name the folder of scans that it was made from.")
+    wanted = [copies if subjects is None or scan.subject in subjects else 0 for scan in scans]
+    if not any(wanted):
+        raise ConfigError(f"No scan in {folder} is of a subject to copy; name the data that the run was made from.")
     out.mkdir(parents=True, exist_ok=True)
     if (folder / SUBJECTS).is_file():
         shutil.copyfile(folder / SUBJECTS, out / SUBJECTS)
     context = multiprocessing.get_context("spawn")  # torch's threads do not survive a fork
-    one = partial(_with_copies, out=out, seed=seed, copies=copies)
+    one = partial(_with_copies, out=out, seed=seed)
     with ProcessPoolExecutor(workers, context, initializer=torch.set_num_threads, initargs=(1,)) as pool:
-        rows = [row for rows in pool.map(one, progress(scans, "simulate")) for row in rows]
+        rows = [row for rows in pool.map(one, progress(scans, "simulate"), wanted) for row in rows]
     partial_table = out / f"{LABELS}.partial"
     with partial_table.open("w", newline="") as file:
         csv.writer(file).writerows([["filename", *(artifact.value for artifact in Artifact)], *rows])
@@ -80,19 +93,40 @@ def write_copy(scan: Scan, out: Path, *, seed: int, number: int) -> tuple[str, l
         if made_from.items() <= json.loads(record_path.read_text()).items():
             return name, labels
         record_path.unlink()  # before its image is replaced: a record is always of the image beside it
-    source = nib.as_closest_canonical(nib.load(scan.path))
-    image = np.maximum(np.asarray(source.dataobj, np.float32), 0)
+    image, affine = _image(scan.path)
     for _ in range(_ATTEMPTS):
         drawn = draw(generator, levels)
-        changed, effects = applied(image, source.affine, drawn)
+        changed, effects = applied(image, affine, drawn)
         if is_true(drawn, effects):
             break
     else:
         raise OutOfContract(f"{scan.path.name}: what was drawn cannot be seen in it; leave this copy out")
-    _write(out / name, gzip.compress(nib.Nifti1Image(changed, source.affine).to_bytes(), 1, mtime=0))
-    record = made_from | {"effects": effects, "draw": drawn.to_json()}
-    _write(record_path, json.dumps(record).encode())
+    _write_copy(out / name, changed, affine, made_from | {"effects": effects, "draw": drawn.to_json()})
     return name, labels
+
+
+def replay_copy(folder: Path, path: Path, record: Record) -> None:
+    """Write the copy of a record, and the record, once more; its scan is in the folder.
+
+    Raises ConfigError where it is not there, and where the draw does not do to it what the record says.
+    """
+    if not (folder / record["scan"]).is_file():
+        raise ConfigError(f"{folder / record['scan']} is missing; name the folder of scans that were copied.")
+    image, affine = _image(folder / record["scan"])
+    changed, effects = applied(image, affine, AppearanceDraw.from_json(record["draw"]))
+    refuse_another(effects, record["effects"])
+    _write_copy(path, changed, affine, record)
+
+
+def _image(path: Path) -> tuple[Image, Affine]:
+    """A scan's voxels (x, y, z) and their affine."""
+    source = nib.as_closest_canonical(nib.load(path))
+    return np.maximum(np.asarray(source.dataobj, np.float32), 0), source.affine
+
+
+def _write_copy(path: Path, image: Image, affine: Affine, record: Record) -> None:
+    _write(path, gzip.compress(nib.Nifti1Image(image, affine).to_bytes(), 1, mtime=0))
+    _write(path.with_name(path.name.replace(".nii.gz", ".json")), json.dumps(record).encode())
 
 
 def _write(path: Path, content: bytes) -> None:
@@ -102,7 +136,7 @@ def _write(path: Path, content: bytes) -> None:
     partial_file.replace(path)
 
 
-def _with_copies(scan: Scan, out: Path, seed: int, copies: int) -> list[list[str | int]]:
+def _with_copies(scan: Scan, copies: int, *, out: Path, seed: int) -> list[list[str | int]]:
     """The scan and its copies, written; their rows in the table."""
     for source in (scan.path, scan.mask_path):
         there = out / source.name

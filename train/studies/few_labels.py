@@ -18,7 +18,7 @@ from qcnode.artifacts import Artifact, Severity
 from train.config import FitConfig
 from train.dataset import Inputs
 from train.figures import draw_shares
-from train.run import fit_run
+from train.run import can_draw, fit_run
 from train.sampling.looks import looked_at, looks
 from train.split import TEST, TRAIN, subjects_of
 from train.studies.folds import save_predictions, tested
@@ -30,7 +30,7 @@ SCRATCH, INIT = "from scratch", "from the weights"
 
 @dataclass(frozen=True)
 class Point:
-    """What one share of the patients gave. macro_f1: (seed, 1 + draws); empty where a severity has no scan."""
+    """What one share of the patients gave. macro_f1: (seed, 1 + draws); empty where it cannot be, and why."""
 
     artifact: Artifact
     start: str
@@ -38,6 +38,7 @@ class Point:
     patients: int
     scans: int
     macro_f1: NDArray[np.float64]
+    why_not: str = ""
 
 
 def fewer(part_of: Mapping[str, str], share: float, seed: int) -> dict[str, str]:
@@ -48,7 +49,8 @@ def fewer(part_of: Mapping[str, str], share: float, seed: int) -> dict[str, str]
 
 
 def few_labels(
-    config: FitConfig,
+    scratch: FitConfig,
+    site: FitConfig,
     artifacts: Sequence[Artifact],
     scans: Inputs,
     part_of: Mapping[str, str],
@@ -60,20 +62,20 @@ def few_labels(
 ) -> str:
     """Train what is not trained yet, write `out/curve.csv` and `out/curve.svg`, and return the table as Markdown.
 
-    init: the weights folder. seeds: how many times, with other patients in the smaller shares and other weights.
+    scratch, site: how to train from scratch, and from `init`, the weights folder; their encoders are the same.
+    seeds: how many times, with other patients in the smaller shares and other weights.
     """
     points = []
     for artifact in artifacts:
-        its = config.of(artifact)
+        its = site.of(artifact)
         seen = looked_at(its.encoder, scans, out / LOOKS) if looks(its.encoder) else scans
         for share in shares:
-            for start in (SCRATCH, INIT):
-                weights = init if start == INIT else None
+            for config, weights in ((scratch, None), (site, init)):
                 points.append(_point(config, artifact, seen, part_of, weights, out, share=share, seeds=seeds))
     draw_shares(points, out / "curve.svg")
     cells = [["artifact", "share", "patients", "scans", "start", "macro F1 (95 %; SD between seeds)"]]
     for point in points:
-        told_f1 = "—, a severity has no scan"
+        told_f1 = f"—, {point.why_not}"
         if point.macro_f1.size:
             spread = f"; SD {point.macro_f1[:, 0].std(ddof=1):.3f}" if seeds > 1 else ""
             told_f1 = told(point.macro_f1.mean(0)) + spread
@@ -102,7 +104,9 @@ def _point(
         patients, count = len(subjects_of(chosen, TRAIN)), len(training.scans)
         severities = np.unique(training.labels[:, list(Artifact).index(artifact)])
         if len(severities) < len(Severity):
-            return Point(artifact, start, share, patients, count, np.empty((0, 0)))
+            return Point(artifact, start, share, patients, count, np.empty((0, 0)), "a severity has no scan")
+        if not init and not can_draw(config.of(artifact)):
+            return Point(artifact, start, share, patients, count, np.empty((0, 0)), "learns to draw from truths alone")
         its = config.model_copy(update={"seed": seed})
         run = out / "runs" / artifact / start.replace(" ", "-") / f"share-{share:g}" / f"seed-{seed}"
         fit_run(its, [artifact], scans, chosen, run, init=init)

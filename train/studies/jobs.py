@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import multiprocessing
 from collections.abc import Iterator, Sequence
-from concurrent.futures import Executor, ProcessPoolExecutor, as_completed
+from concurrent.futures import BrokenExecutor, CancelledError, Executor, ProcessPoolExecutor, as_completed
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +15,7 @@ from pathlib import Path
 import torch
 
 from qcnode.artifacts import Artifact
-from qcnode.errors import ConfigError
+from qcnode.errors import ConfigError, TransientError
 from train.config import FitConfig
 from train.dataset import LABELS, cached_input, cached_masks, inputs, read_scans
 from train.progress import progress
@@ -24,6 +25,7 @@ from train.split import TEST, subjects_of
 from train.studies.counts import refuse_absent
 from train.studies.folds import PREDICTIONS, folds, parts, save_predictions, tested
 
+log = logging.getLogger(__name__)
 LOOKS = "looks"  # under a study's folder: what its encoders' fixed parts made of the scans
 
 
@@ -41,6 +43,20 @@ class Study:
         """The split of one run; both count from 1."""
         return parts(folds(read_scans(self.data), self.folds, seed=repeat), fold - 1)
 
+    def refuse_absent(self, artifacts: Sequence[Artifact]) -> None:
+        """Raise ConfigError where a run would fail: before hours are spent on those before it.
+
+        That is for more folds than patients, and for a severity that no training scan of some fold has.
+        """
+        scans = read_scans(self.data)
+        for repeat in range(1, self.repeats + 1):
+            fold_of = folds(scans, self.folds, seed=repeat)
+            for fold in range(self.folds):
+                try:
+                    refuse_absent(scans, parts(fold_of, fold), artifacts)
+                except ConfigError as error:
+                    raise ConfigError(f"Repeat {repeat}, fold {fold + 1} of {self.folds}: {error}") from error
+
 
 @dataclass(frozen=True)
 class Job:
@@ -50,6 +66,9 @@ class Job:
     config: FitConfig
     repeat: int
     fold: int
+
+    def __str__(self) -> str:
+        return f"{self.artifact} with {self.config.encoder}, repeat {self.repeat}, fold {self.fold}"
 
     def folder(self, study: Study) -> Path:
         """Where the run lies: named for what its result depends on, so that tables share runs."""
@@ -65,11 +84,10 @@ class Job:
 
 def run(job: Job, study: Study) -> None:
     """Fit the job's member and write what it says of its fold's patients; an interrupted run goes on."""
+    scans = read_scans(study.data)  # first: the machine of another worker may not see the folder, and says so
     if job.is_done(study):
         return
     folder, part_of = job.folder(study), study.parts(job.repeat, job.fold)
-    scans = read_scans(study.data)
-    refuse_absent(scans, part_of, [job.artifact])
     images = [cached_input(scan, study.cache, job.config.preprocessing) for scan in scans]
     everything = inputs(scans, images, cached_masks(scans, study.cache, job.config))
     if looks(job.config.encoder):
@@ -81,29 +99,40 @@ def run(job: Job, study: Study) -> None:
 
 
 def run_all(jobs: Sequence[Job], study: Study, *, workers: int, scheduler: str | None) -> None:
-    """Run what is not done yet; the first error ends it, and what was done stays."""
+    """Run what is not done yet; the first error ends it, and what was done stays.
+
+    Raises ConfigError that names the run, TransientError where its process or the cluster was lost.
+    """
     waiting = list({job.folder(study): job for job in jobs if not job.is_done(study)}.values())
     with _executor(workers, scheduler) as executor:
-        futures = [executor.submit(run, job, study) for job in waiting]
+        job_of = {executor.submit(run, job, study): job for job in waiting}
         try:
-            for _, future in zip(progress(futures, "runs"), as_completed(futures), strict=True):
+            for _, future in zip(progress(waiting, "runs"), as_completed(job_of), strict=True):
                 future.result()
-        except BaseException:
-            for future in futures:
-                future.cancel()
-            raise
+        except ConfigError as error:
+            place = ", on a Dask worker" if scheduler else ""
+            raise ConfigError(f"{job_of[future]}{place}: {error}") from error
+        finally:
+            for each in job_of:
+                each.cancel()
 
 
 @contextmanager
 def _executor(workers: int, scheduler: str | None) -> Iterator[Executor]:
-    """Processes of this machine, or a Dask cluster's."""
+    """Processes of this machine, or a Dask cluster's; TransientError where one that computed was lost."""
+    again = "give the command again: it goes on from what is there."
     if scheduler is None:
         context = multiprocessing.get_context("spawn")  # torch's threads do not survive a fork
         with ProcessPoolExecutor(workers, context, initializer=torch.set_num_threads, initargs=(1,)) as pool:
-            yield pool
+            try:
+                yield pool
+            except BrokenExecutor as error:
+                raise TransientError(
+                    f"A run's process was killed, perhaps for want of memory; set fewer --workers and {again}"
+                ) from error
         return
     try:
-        from distributed import Client
+        from distributed import Client, KilledWorker
     except ImportError as error:
         raise ConfigError("--scheduler needs Dask; install it with `pip install qcnode[tables]`.") from error
     try:
@@ -114,4 +143,12 @@ def _executor(workers: int, scheduler: str | None) -> Iterator[Executor]:
         for worker, threads in client.nthreads().items():
             if threads > 1:  # of one process: runs would draw from the same of torch's generators
                 raise ConfigError(f"Dask's worker {worker} has {threads} threads; start workers with --nthreads 1.")
-        yield client.get_executor()
+        if not client.nthreads():
+            log.warning('no_worker_yet scheduler=%s remedy="dask worker %s --nthreads 1"', scheduler, scheduler)
+        try:
+            yield client.get_executor()
+        except (KilledWorker, CancelledError) as error:
+            raise TransientError(
+                f"A worker of the Dask cluster at {scheduler}, or all of it, was killed, perhaps for want of memory;"
+                f" see its log and {again}"
+            ) from error

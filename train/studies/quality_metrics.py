@@ -2,7 +2,8 @@
 
 MRIQC: doi:10.1371/journal.pone.0184661. FetMRQC: doi:10.1016/j.media.2024.103282. They need tissue labels where these
 take what Otsu's threshold finds: head (bright) and air (dark, without the zeros of padding); and within the head,
-bright and dark tissue.
+bright and dark tissue. In the equations x is a voxel's value, h is 1 in the head and 0 elsewhere, μ and σ are mean and
+standard deviation. What has no source is said to be this project's own.
 """
 
 from __future__ import annotations
@@ -44,7 +45,7 @@ def quality_metrics(image: Image) -> dict[str, float]:
         "shading": shading(image, regions.head),
         **{f"spread_{name}": spread(image, regions.head, axis) for axis, name in enumerate(across)},
         **{f"off_centre_{name}": float(value) for name, value in zip(across, off_centre(regions), strict=True)},
-        "head_share": float(regions.head.mean()),
+        "head_share": head_share(regions.head),
         **{f"head_{name}": value for name, value in summary(head).items()},
         **{f"air_{name}": value for name, value in summary(air).items()},
     }
@@ -88,12 +89,20 @@ def entropy_focus(values: Values) -> float:
 
 
 def energy_ratio(head: Values, air: Values) -> float:
-    """Foreground-background energy ratio, ln of median x²_head / median x²_air (MRIQC). Higher is better."""
+    """Foreground-background energy ratio, ln of median x²_head / median x²_air.
+
+    MRIQC's (Shehzad et al. 2015, doi:10.3389/conf.fnins.2015.91.00047); the logarithm is this project's own.
+    Higher is better.
+    """
     return float(np.log((np.median(head**2) + _TINY) / (np.median(air**2) + _TINY)))
 
 
 def slice_correlation(image: Image, head: NDArray[np.bool_]) -> float:
-    """Median correlation of neighbouring slices that hold some head (FetMRQC's NCC). Higher is better."""
+    """Median over k of Σ x'_k x'_{k+1} / √(Σ x'_k² Σ x'_{k+1}²), x'_k the k-th slice without its mean.
+
+    FetMRQC's normalised cross-correlation, of neighbours alone, among the slices of which 2 % are head.
+    Higher is better: less motion between slices, less noise.
+    """
     inside = np.flatnonzero(head.mean(axis=(1, 2)) > 0.02)
     slices = image[inside].reshape(len(inside), -1).astype(np.float64)
     slices -= slices.mean(axis=1, keepdims=True)
@@ -103,13 +112,22 @@ def slice_correlation(image: Image, head: NDArray[np.bool_]) -> float:
 
 
 def sharpness(image: Image, head: NDArray[np.bool_]) -> float:
-    """Mean gradient magnitude in the head within slices, over its mean (FetMRQC's Sobel filter). Lower is blur."""
+    """Mean of √((S_r x)² + (S_c x)²) over the head, over μ_head.
+
+    S_r and S_c: Sobel's operator along rows and columns, the difference [-1, 0, 1] along that axis, weights [1, 2, 1]
+    along the other two (Sobel & Feldman 1968, doi:10.13140/RG.2.1.1912.4965; FetMRQC's filter_sobel).
+    Lower is worse: blur.
+    """
     rows, columns = (ndimage.sobel(image, axis=axis) for axis in (1, 2))
     return float(np.hypot(rows, columns)[head].mean() / (image[head].mean() + _TINY))
 
 
 def shading(image: Image, head: NDArray[np.bool_]) -> float:
-    """Standard deviation of ln of the head smoothed over 12 pixels: slow changes of gain (cf. MRIQC's INU)."""
+    """σ_head of ln(G(h x) / (G h + 10⁻³)), G a Gaussian of 2 slices and 12 pixels: slow changes of gain.
+
+    This project's own, where MRIQC takes the range of a fitted bias field (INU); smoothed within the head alone by
+    normalised convolution (Knutsson & Westin 1993, doi:10.1109/CVPR.1993.341081). Higher is worse.
+    """
     sigma = (2, 12, 12)
     weight = ndimage.gaussian_filter(head.astype(np.float32), sigma)
     smooth = ndimage.gaussian_filter(np.where(head, image, 0).astype(np.float32), sigma) / (weight + 1e-3)
@@ -117,9 +135,10 @@ def shading(image: Image, head: NDArray[np.bool_]) -> float:
 
 
 def spread(image: Image, head: NDArray[np.bool_], axis: int) -> float:
-    """How unlike neighbouring planes across one axis are: the largest change of their mean, over the head's mean.
+    """max over k of |p_{k+1} - 2 p_k + p_{k-1}| / μ_head, p_k the mean of the k-th plane across the axis.
 
-    A zipper's line, and a slice that moved, stand out.
+    This project's own: how far a plane stands out of its neighbours, as a zipper's line does, a band's edge, a slice
+    that moved. Higher is worse.
     """
     other = tuple(a for a in range(image.ndim) if a != axis)
     profile = image.mean(axis=other, dtype=np.float64)
@@ -127,14 +146,28 @@ def spread(image: Image, head: NDArray[np.bool_], axis: int) -> float:
 
 
 def off_centre(regions: Regions) -> NDArray[np.float64]:
-    """How far the head's centroid is from the centre along each axis, in halves of the axis (FetMRQC's centroid)."""
+    """|c - n/2| / (n/2) along each axis: c the mean of h's places, n the voxels along it. 0 is centred, 1 at the edge.
+
+    This project's own; FetMRQC takes how much the centroid differs from slice to slice. Higher is worse: Positioning.
+    """
     half = np.array(regions.head.shape) / 2
     centroid = np.array([index.mean() for index in np.nonzero(regions.head)])
     return np.asarray(np.abs(centroid + 0.5 - half) / half, np.float64)
 
 
+def head_share(head: NDArray[np.bool_]) -> float:
+    """Σ h / N, how much of the N voxels is head; in place of FetMRQC's volume of the brain mask.
+
+    No direction: a small head and one that is cut off both have little.
+    """
+    return float(head.mean())
+
+
 def summary(values: Values) -> dict[str, float]:
-    """Mean, standard deviation, kurtosis, 5th and 95th percentile (MRIQC's summary statistics)."""
+    """μ, σ, kurtosis (mean of (x - μ)⁴ / σ⁴, less 3), 5th and 95th percentile: MRIQC's summary statistics.
+
+    No direction: of the head they tell contrast, of the air noise and ghosts.
+    """
     low, high = np.quantile(values, [0.05, 0.95])
     kurtosis = float(stats.kurtosis(values)) if values.std() > _TINY else 0.0
     return {"mean": values.mean(), "std": values.std(), "kurtosis": kurtosis, "p05": float(low), "p95": float(high)}
@@ -150,7 +183,7 @@ def regions_of(image: Image) -> Regions:
 
 
 def otsu(values: Values) -> float:
-    """The threshold that parts the values into two groups of the largest variance between them."""
+    """The threshold t of the largest n_0 n_1 (μ_0 - μ_1)², groups 0 and 1 being the values below and above t."""
     count, edges = np.histogram(
         values, bins=256, range=(float(values.min()), float(np.quantile(values, 0.995)) + _TINY)
     )

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from qcnode.agreement import confusion, quadratic_kappa
+from qcnode.agreement import Labels, Weights, confusion, quadratic_kappa
 from qcnode.artifacts import Artifact, Severity
 from qcnode.ensemble.calibration import named
 from qcnode.ensemble.runtime import Ensemble
@@ -58,22 +59,35 @@ def figures(its: Graded) -> Figures:
     """How good the member is; intervals by subject."""
     none, moderate, severe = (int(n) for n in np.bincount(its.truth, minlength=3))
 
-    def measured(figure: metrics.Figure) -> Measured:
-        found = metrics.measured(figure, its.truth, its.named, its.subjects)
-        return Measured(**{key: round(value, 3) for key, value in found.model_dump().items()})
+    def calibration_error(truth: Labels, _: Labels, weights: Weights | None) -> float:
+        return metrics.calibration_error(its.probabilities, truth, weights)
 
+    challenge = _measured(metrics.challenge_mean, its)
+    calibration = _measured(calibration_error, its, centred=True)
     return Figures(
         subjects=len(set(its.subjects)),
         scans=len(its.truth),
         scans_by_severity=(none, moderate, severe),
-        macro_f1=measured(metrics.macro_f1),
+        macro_f1=_measured(metrics.macro_f1, its),
         majority_macro_f1=round(metrics.macro_f1(its.truth, metrics.majority(its.truth)), 3),
-        balanced_accuracy=measured(metrics.balanced_accuracy),
-        severe_recall=measured(metrics.severe_recall),
-        quadratic_kappa=measured(quadratic_kappa),
-        challenge_mean=round(float(np.mean(list(metrics.challenge_figures(its.truth, its.named).values()))), 3),
-        calibration_error=round(metrics.calibration_error(its.probabilities, its.truth), 3),
+        balanced_accuracy=_measured(metrics.balanced_accuracy, its),
+        severe_recall=_measured(metrics.severe_recall, its),
+        quadratic_kappa=_measured(quadratic_kappa, its),
+        challenge_mean=challenge.value,
+        challenge_mean_interval=(challenge.low, challenge.high),
+        calibration_error=calibration.value,
+        calibration_error_interval=(calibration.low, calibration.high),
     )
+
+
+def macro_f1s(of: Mapping[Artifact, Graded]) -> dict[Artifact, Measured]:
+    """Macro F1 alone, as `figures` has it: a baseline's, to stand beside the members'."""
+    return {artifact: _measured(metrics.macro_f1, its) for artifact, its in of.items()}
+
+
+def _measured(figure: metrics.Figure, its: Graded, *, centred: bool = False) -> Measured:
+    found = metrics.measured(figure, its.truth, its.named, its.subjects, centred=centred)
+    return Measured(**{key: round(value, 3) for key, value in found.model_dump().items()})
 
 
 class OfGroup(NamedTuple):
@@ -103,10 +117,14 @@ def _macro_f1(its: Graded) -> Measured | None:
     return metrics.measured(metrics.macro_f1, its.truth, its.named, its.subjects)
 
 
-def record(of: Mapping[Artifact, Graded], groups: Sequence[Sequence[str]] = ()) -> dict[str, dict[str, object]]:
+def record(
+    of: Mapping[Artifact, Graded],
+    groups: Sequence[Sequence[str]] = (),
+    forests: Mapping[Artifact, Measured] | None = None,
+) -> dict[str, dict[str, object]]:
     """All figures by artifact, the challenge's fifteen among them, beside what naming the commonest severity gets.
 
-    groups: as `by_group`'s, whose macro F1 stand there too.
+    groups: as `by_group`'s, whose macro F1 stand there too. forests: the macro F1 of those of image-quality metrics.
     """
     groups_figures = by_group(of, groups)
     return {
@@ -124,54 +142,77 @@ def record(of: Mapping[Artifact, Graded], groups: Sequence[Sequence[str]] = ()) 
                 for name, group in groups_figures.items()
             },
         }
+        | ({"forest_macro_f1": forests[artifact].model_dump()} if forests else {})
         for artifact, its in of.items()
     }
 
 
-def table(of: Mapping[Artifact, Figures]) -> str:
-    """The figures as a Markdown table, for the terminal and the model card."""
-    rows = [
-        "| artifact | macro F1 (95 %) | always the commonest | mean of 15 | severe found (95 %) | kappa "
-        "| calibration error |",
-        "|---|---|---|---|---|---|---|",
-    ]
+def tables(
+    of: Mapping[Artifact, Graded], groups: Sequence[Sequence[str]], forests: Mapping[Artifact, Measured] | None = None
+) -> str:
+    """What `record` has, as Markdown tables, for the terminal."""
+    all_figures = table({artifact: figures(its) for artifact, its in of.items()}, forests)
+    return "\n\n".join([all_figures, group_table(by_group(of, groups)), confusion_table(of)])
+
+
+def table(of: Mapping[Artifact, Figures], forests: Mapping[Artifact, Measured] | None = None) -> str:
+    """The figures as two Markdown tables, for the terminal and the model card: macro F1 beside baselines', the others.
+
+    One subject alone has no interval. forests: the macro F1 of those of image-quality metrics, if they are to stand
+    there.
+    """
+    f1 = [["artifact", "macro F1 (95 %)", *(["forest of metrics (95 %)"] if forests else []), "always the commonest"]]
+    others = [["artifact", "mean of 15 (95 %)", "severe found (95 %)", "kappa (95 %)", "calibration error (95 %)"]]
     for artifact, its in of.items():
-        f1, severe, kappa = its.macro_f1, its.severe_recall, its.quadratic_kappa.value
-        rows.append(
-            f"| {artifact} | **{f1.value:.2f}** ({f1.low:.2f} – {f1.high:.2f}) | {its.majority_macro_f1:.2f} "
-            f"| {its.challenge_mean:.2f} | {severe.value:.2f} ({severe.low:.2f} – {severe.high:.2f}) | {kappa:.2f} "
-            f"| {its.calibration_error:.2f} |"
-        )
+        told = partial(_told, subjects=its.subjects)
+        forest = [told(forests[artifact])] if forests else []
+        f1.append([artifact, told(its.macro_f1, bold=True), *forest, f"{its.majority_macro_f1:.2f}"])
+        challenge = _with_interval(its.challenge_mean, its.challenge_mean_interval, its.subjects)
+        calibration = _with_interval(its.calibration_error, its.calibration_error_interval, its.subjects)
+        others.append([artifact, challenge, told(its.severe_recall), told(its.quadratic_kappa), calibration])
     each = [(its.macro_f1.value, its.majority_macro_f1, its.challenge_mean) for its in of.values()]
     f1_mean, majority, fifteen = np.mean(each, axis=0)
-    rows.append(f"| mean | **{f1_mean:.2f}** | {majority:.2f} | {fifteen:.2f} | | | |")
-    return "\n".join(rows)
+    forest = [f"{np.mean([forests[artifact].value for artifact in of]):.2f}"] if forests else []
+    f1.append(["mean", f"**{f1_mean:.2f}**", *forest, f"{majority:.2f}"])
+    others.append(["mean", f"{fifteen:.2f}", "", "", ""])
+    return f"{markdown(f1)}\n\n{markdown(others)}"
 
 
 def group_table(of: Mapping[str, OfGroup]) -> str:
     """Macro F1 of each group and artifact with its interval, as a Markdown table; one subject alone has no interval."""
     artifacts = list(next(iter(of.values())).macro_f1)
-    heads = ["macro F1 (95 %)", "scans (subjects)", *artifacts, "mean"]
-    rows = [f"| {' | '.join(heads)} |", "|---" * len(heads) + "|"]
-
-    def cell(f1: Measured | None, subjects: int) -> str:
-        if f1 is None:
-            return "–"
-        return f"{f1.value:.2f}" + (f" ({f1.low:.2f} – {f1.high:.2f})" if subjects > 1 else "")
-
+    rows = [["macro F1 (95 %)", "scans (subjects)", *artifacts, "mean"]]
     for name, group in of.items():
         each = [group.macro_f1[artifact] for artifact in artifacts]
-        cells = [cell(f1, group.subjects) for f1 in each]
         known = [f1.value for f1 in each if f1]
+        cells = [_told(f1, group.subjects) if f1 else "–" for f1 in each]
         mean = f"{np.mean(known):.2f}" if len(known) == len(each) else "–"
-        rows.append(f"| {name} | {group.scans} ({group.subjects}) | {' | '.join(cells)} | {mean} |")
-    return "\n".join(rows)
+        rows.append([name, f"{group.scans} ({group.subjects})", *cells, mean])
+    return markdown(rows)
 
 
 def confusion_table(of: Mapping[Artifact, Graded]) -> str:
     """How many scans of each true severity were called none, moderate and severe, as a Markdown table."""
-    rows = ["| called none, moderate, severe | truly none | truly moderate | truly severe |", "|---|---|---|---|"]
+    rows = [["called none, moderate, severe", "truly none", "truly moderate", "truly severe"]]
     for artifact, its in of.items():
         cells = [", ".join(str(round(n)) for n in row) for row in confusion(its.truth, its.named)]
-        rows.append(f"| {artifact} | {' | '.join(cells)} |")
-    return "\n".join(rows)
+        rows.append([artifact, *cells])
+    return markdown(rows)
+
+
+def markdown(rows: Sequence[Sequence[str]]) -> str:
+    """A Markdown table whose columns are aligned, to be read on a terminal; the first row is its head."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    lines = [f"| {' | '.join(map(str.ljust, row, widths))} |" for row in rows]
+    return "\n".join([lines[0], f"|{'|'.join('-' * (width + 2) for width in widths)}|", *lines[1:]])
+
+
+def _told(its: Measured, subjects: int, *, bold: bool = False) -> str:
+    return _with_interval(its.value, (its.low, its.high), subjects, bold=bold)
+
+
+def _with_interval(value: float, interval: tuple[float, float] | None, subjects: int, *, bold: bool = False) -> str:
+    told = f"**{value:z.2f}**" if bold else f"{value:z.2f}"
+    if interval is None or subjects == 1:
+        return told
+    return f"{told} ({interval[0]:z.2f} – {interval[1]:z.2f})"

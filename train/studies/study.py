@@ -51,6 +51,8 @@ def compare(
     epochs: of every run, instead of the scale's own. effect_repeats: of the four rows that tell reweighting and
     rotating batches apart, where it is more than the study's.
     """
+    more = replace(study, repeats=max(study.repeats, effect_repeats))
+    more.refuse_absent(artifacts)
     method, base = comparisons.briqa(scale), comparisons.baseline(scale)
     encoders, configurations = comparisons.encoders(scale), comparisons.configurations(scale)
     rows = {row.name: _only(row, artifacts, epochs) for row in [*encoders, *configurations, base]}
@@ -61,7 +63,6 @@ def compare(
         for encoder in {its.encoder for its in configs if its.preprocessing == kind and looks(its.encoder)}:
             looked_at(encoder, inputs(scans, images), study.out / LOOKS)  # once, before many runs want the same
     four = {key: _only(row, artifacts, epochs) for key, row in comparisons.effects(scale).items()}
-    more = replace(study, repeats=max(study.repeats, effect_repeats))
     jobs = [job for row in [*four.values(), *rows.values()] for job in jobs_of(row, study)]
     jobs += sorted((job for row in four.values() for job in jobs_of(row, more)), key=lambda job: job.repeat)
     run_all(jobs, study, workers=workers, scheduler=scheduler)
