@@ -13,6 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from lisa_folder import write_lisa_folder
 
+from train import loop
 from train.__main__ import main
 from train.split import TRAIN, split_subjects, subjects_of
 from train.studies.few_labels import fewer
@@ -32,7 +33,7 @@ def test_fewer_patients_are_among_more_and_nobody_held_out_is_touched(
 
 
 def test_the_curve_of_an_artifact_is_drawn_from_scratch_and_from_the_weights(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     torch.set_num_threads(1)
     write_lisa_folder(tmp_path / "data", subjects=8)
@@ -55,3 +56,7 @@ def test_the_curve_of_an_artifact_is_drawn_from_scratch_and_from_the_weights(
     assert tested == {4}, "the header, and three scans of the one patient who is held out"
     record = json.loads(next((tmp_path / "out" / "runs").rglob("Noise.json")).read_text())
     assert record["training"]["training_scans"] in (9, 18)
+    monkeypatch.setattr(loop, "fed", None)  # so that nothing can be trained
+    assert main(command) == 0, "what is finished is kept"
+    with (tmp_path / "out" / "curve.csv").open(newline="") as file:
+        assert list(csv.DictReader(file)) == rows

@@ -33,6 +33,7 @@ from train.config import FitConfig
 from train.dataset import Inputs, Scan, inputs
 from train.export import calibrated, write_weights
 from train.shared import Shared, new_member
+from train.studies import folds
 
 TINY = ["--width", "2", "--epochs", "1"]
 
@@ -358,10 +359,23 @@ def test_a_member_trained_with_corn_is_exported_and_graded(run: Path, data: Path
 
 
 def test_every_patient_is_tested_once_a_repeat_and_the_figures_are_pooled(
-    data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     command = ["fit", "--data", str(data), "--out", str(tmp_path), "--artifact", "Motion", "--width", "1"]
-    assert main([*command, "--epochs", "0", "--folds", "3", "--repeats", "2"]) == 0
+    command += ["--epochs", "0", "--folds", "3", "--repeats", "2"]
+    fit, fitted = folds.fit_run, []
+
+    def fit_and_killed(*args: Any, **kwargs: Any) -> None:
+        fitted.append(1)
+        if len(fitted) == 4:
+            raise RuntimeError("killed")
+        fit(*args, **kwargs)
+
+    monkeypatch.setattr(folds, "fit_run", fit_and_killed)
+    with pytest.raises(RuntimeError, match="killed"):
+        main(command)
+    capsys.readouterr()
+    assert main(command) == 0
     shown = capsys.readouterr().out
     assert "| Motion | 2 / 3 / 3 | 3 / 2 / 3 | 3 / 3 / 2 |" in shown
     assert re.search(r"\| mean +\| \*\*", shown)

@@ -44,8 +44,10 @@ def test_every_published_encoder_is_held_to_its_figures() -> None:
         "plane-profiles",
         "tile-profiles",
         "lou-cnn",
+        "mlmambaout_tiny",
         "mlmambaout_small",
-    }  # the last two's own figures are below
+        "mlmambaout_base",
+    }  # the figures of the last four are below
     assert {*PUBLISHED, *ours} == set(networks.ENCODERS)
 
 
@@ -113,14 +115,33 @@ def test_zhus_decoder_has_three_fixed_queries_of_768_and_2048_between() -> None:
     assert "queries" not in dict(encoder.decoder.named_parameters())
 
 
-def test_zhus_network_has_mambaouts_weights_and_a_decoders() -> None:
-    """arXiv 2111.12933, by hand: features → 768, attention's four maps, two layers with 2048 between, three norms."""
-    decoder = 577 * 768 + 4 * 769 * 768 + (769 * 2048 + 2049 * 768) + 3 * 2 * 768
-    pooled = 2 * 576  # the norm of MambaOut's pooled features, which the decoder does without
+@pytest.mark.parametrize(
+    ("kind", "features", "size", "between", "whole"),
+    [("tiny", 576, 768, 2048, 28.9), ("small", 576, 768, 2048, 50.8), ("base", 768, 1024, 2730, 90.0)],
+)
+def test_zhus_network_has_mambaouts_weights_and_a_decoders(
+    kind: str, features: int, size: int, between: int, whole: float
+) -> None:
+    """arXiv 2111.12933, by hand: features → size, attention's four maps, two layers, three norms."""
+    layers = (size + 1) * between + (between + 1) * size
+    decoder = (features + 1) * size + 4 * (size + 1) * size + layers + 3 * 2 * size
+    pooled = 2 * features  # the norm of MambaOut's pooled features, which the decoder does without
     with torch.device("meta"):
-        whole, slices = (networks.encoder(name, 96)[0] for name in ("mlmambaout_small", "mambaout_small"))
-    assert millions(whole) == pytest.approx(50.8, abs=0.05)
-    assert millions(whole) == pytest.approx(millions(slices) + (decoder - pooled) / 1e6, abs=1e-7)
+        read, slices = (
+            networks.encoder(name, networks.own_width(name))[0] for name in (f"mlmambaout_{kind}", f"mambaout_{kind}")
+        )
+    assert millions(read) == pytest.approx(whole, abs=0.05)
+    assert millions(read) == pytest.approx(millions(slices) + (decoder - pooled) / 1e6, abs=1e-7)
+
+
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_an_encoder_of_published_width_runs_forward_and_backward(name: str) -> None:
+    torch.manual_seed(0)
+    encoder, channels = networks.encoder(name, networks.own_width(name))
+    features = encoder(torch.rand(2, 1, *((2, 32, 32) if name.startswith("mambaout") else (32, 32, 32))))
+    assert features.shape == (2, channels)
+    features.square().sum().backward()
+    assert [key for key, parameter in encoder.named_parameters() if parameter.grad is None] == []
 
 
 def test_mednext_is_the_looking_half_of_the_network_of_5_6_million() -> None:

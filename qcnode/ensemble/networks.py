@@ -193,7 +193,9 @@ ENCODERS: dict[str, Entry] = {
     "mambaout_tiny": Entry(partial(mambaout, blocks=(3, 3, 9, 3)), 96),
     "mambaout_small": Entry(partial(mambaout, blocks=(3, 4, 27, 3)), 96),
     "mambaout_base": Entry(partial(mambaout, blocks=(3, 4, 27, 3)), 128),
+    "mlmambaout_tiny": Entry(partial(mlmambaout, blocks=(3, 3, 9, 3)), 96),
     "mlmambaout_small": Entry(partial(mlmambaout, blocks=(3, 4, 27, 3)), 96),
+    "mlmambaout_base": Entry(partial(mlmambaout, blocks=(3, 4, 27, 3)), 128),
 }
 FUSED = "+dft"  # after an encoder's name: a second one of its kind sees the spectrum
 
