@@ -143,6 +143,29 @@ def test_a_site_goes_on_from_a_weights_folder_to_the_next_by_one_command(
         np.testing.assert_allclose(old[artifact], new[artifact], atol=1e-5)
 
 
+def test_what_is_kept_can_lie_between_the_start_and_what_was_learned(
+    run: Path, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(loop, "log_loss", lambda *_: 0.5)  # a tie: the last epoch is kept
+    assert main(["export", "--data", str(data), "--runs", str(run), "--out", str(tmp_path / "weights")]) == 0
+    start = load_file(tmp_path / "weights" / "motion.safetensors")
+    command = ["fit", "--data", str(data), "--artifact", "Motion", *TINY]
+    kept = {}
+    for share in (0, 0.5):
+        config, out = tmp_path / f"{share}.toml", tmp_path / f"run-{share}"
+        config.write_text(f"start_share = {share}\n")
+        options = ["--config", str(config), "--out", str(out), "--init", str(tmp_path / "weights")]
+        assert main([*command, *options]) == 0
+        kept[share] = load_file(out / "Motion.safetensors")
+    for name, learned in kept[0].items():
+        if learned.is_floating_point():
+            between = (learned.float() + start[name].float()) / 2
+            torch.testing.assert_close(kept[0.5][name].float(), between, rtol=2e-3, atol=1e-3)
+    assert not torch.equal(kept[0]["severity.weight"], kept[0.5]["severity.weight"])
+    assert main([*command, "--config", str(config), "--out", str(tmp_path / "none")]) == 2
+    assert "give it a weights folder" in capsys.readouterr().err
+
+
 def test_a_member_starts_as_the_shared_model(data: Path) -> None:
     torch.manual_seed(0)
     shared = Shared("compact-resnet", 2).eval()

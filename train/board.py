@@ -1,9 +1,10 @@
-"""Epochs as TensorBoard shows them: written once an epoch, so that no step waits for it."""
+"""Epochs as a table and as TensorBoard shows them: written once an epoch, so that no step waits for it."""
 
 from __future__ import annotations
 
+import csv
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from qcnode.errors import ConfigError
@@ -26,3 +27,11 @@ def log_epoch(figures: Mapping[str, float], folder: Path) -> None:
         for name, value in figures.items():
             if name != "epoch" and math.isfinite(value):
                 writer.add_scalar(name, value, epoch)
+
+
+def write_curve(history: Sequence[Mapping[str, float]], path: Path) -> None:
+    """A member's epochs so far, one a row, as CSV."""
+    with path.open("w", newline="") as file:
+        table = csv.DictWriter(file, history[0])
+        table.writeheader()
+        table.writerows(history)

@@ -6,6 +6,7 @@ import hashlib
 import json
 import math
 from collections.abc import Mapping
+from copy import deepcopy
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from qcnode.ensemble.model import Member
 from train.dataset import Inputs
 
 
@@ -106,6 +108,20 @@ def key_of(settings: Mapping[str, object], training: Inputs, validation: Inputs,
 def tensors_of(model: nn.Module) -> dict[str, Tensor]:
     """The model's weights as they are written."""
     return {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
+
+
+def averaged(member: Member, start: Mapping[str, Tensor], share: float) -> Member:
+    """The member with its weights and statistics averaged with those of its start (WiSE-FT, arXiv 2109.01903).
+
+    share: the start's; 0 gives the member itself. Between the two lies what both know: what the start could do
+    elsewhere, and what was learned here.
+    """
+    if not share:
+        return member
+    between = deepcopy(member)
+    its = between.state_dict()
+    between.load_state_dict({k: t.lerp(start[k].to(t), share) if t.is_floating_point() else t for k, t in its.items()})
+    return between
 
 
 def shipped_tensors(model: nn.Module) -> dict[str, Tensor]:

@@ -44,6 +44,7 @@ _MEMBERS_OWN = {
     "mask_weight",
     "measure_weight",
     "truth_weight",
+    "start_share",
     "dropout",
 }
 
@@ -94,6 +95,7 @@ class FitConfig(BaseModel):
     intensity_jitter: float = 0.05  # standard deviation of the log of a scan's intensity scale
     gamma_jitter: float = 0.2  # of the log of its exponent, where no trained artifact is a matter of intensity
     sharpness_jitter: float = Field(0.0, ge=0)  # of the log of its details, where no trained artifact is one of them
+    start_share: float = Field(0.0, ge=0, lt=1)  # of the weights that a member begins with, in those that are kept
     members: dict[Artifact, dict[str, Any]] = {}  # what is different for the member of an artifact
 
     @model_validator(mode="after")

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import csv
 import json
 import logging
 import subprocess
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from functools import cache
 from pathlib import Path
 
@@ -25,9 +24,9 @@ from qcnode.ensemble.tissue import TissueUNet
 from qcnode.errors import ConfigError
 from train import ranks
 from train.batching import Batch, epochs_of, rotating_batches, standard_batches
-from train.board import log_epoch
+from train.board import log_epoch, write_curve
 from train.calibrate import fitted_calibration, log_loss
-from train.checkpoint import Stage, finish, finished, key_of, save_whole, shipped_tensors, tensors_of
+from train.checkpoint import Stage, averaged, finish, finished, key_of, save_whole, shipped_tensors, tensors_of
 from train.config import FitConfig
 from train.dataset import Inputs
 from train.losses import loss_of, shared_losses_of
@@ -141,6 +140,7 @@ def fit_member(
     epochs = _epochs(config, artifact, target, generator)
     loss_function = loss_of(config, target)
     stage = _stage(segmenting or measuring or member, config.learning_rate, config, sum(map(len, epochs)), generator)
+    start = {name: tensor.clone() for name, tensor in tensors_of(member).items()}
     stage.restore(path, key)
     pace = Pace(len(epochs))
     if isinstance(member.encoder, TissueUNet):
@@ -178,7 +178,8 @@ def fit_member(
             if tissues is not None:
                 loss = loss + config.truth_weight * truth_loss(drawn, tissues) / ranks.count()
             losses.append(_step(loss, stage))
-        logits = severity_logits(member, lambda images: member(images).severity, validation, bf16=config.bf16)
+        kept = averaged(member, start, config.start_share)
+        logits = severity_logits(kept, _severity_of(kept), validation, bf16=config.bf16)
         score = macro_f1(truth, probabilities(logits, fitted_calibration(logits, truth)).argmax(1))
         unlikely = log_loss(logits, truth)
         seconds, mean = time.monotonic() - started, float(np.mean(losses)) if losses else float("nan")
@@ -190,7 +191,7 @@ def fit_member(
         if not ranks.is_first():
             continue
         if is_best:
-            save_whole(shipped_tensors(member), out / f"{artifact}.safetensors")
+            save_whole(shipped_tensors(kept), out / f"{artifact}.safetensors")
             trained = {
                 "best_epoch": epoch,
                 "validation_macro_f1": score,
@@ -206,7 +207,7 @@ def fit_member(
                 "commit": _commit(),
             }
             (out / f"{artifact}.json").write_text(json.dumps(record, indent=2) + "\n")
-        _write_curve(stage.history, out / CURVE.format(artifact))
+        write_curve(stage.history, out / CURVE.format(artifact))
         if board:
             log_epoch(stage.history[-1], board / artifact)
         stage.save(path, key)
@@ -229,6 +230,10 @@ def _epochs(
         return epochs_of(made, config.epochs, config.epoch_steps)
     except ConfigError as error:
         raise ConfigError(f"{artifact}: {error}") from error
+
+
+def _severity_of(member: Member) -> Callable[[Tensor], Tensor]:
+    return lambda images: member(images).severity
 
 
 def severity_logits(
@@ -281,13 +286,6 @@ def _step(loss: Tensor, stage: Stage) -> float:
 
 def _plane_loss(plane: Tensor, planes: Tensor) -> Tensor:
     return ranks.joint_mean(F.cross_entropy(plane, planes, reduction="none"))
-
-
-def _write_curve(history: Sequence[Mapping[str, float]], path: Path) -> None:
-    with path.open("w", newline="") as file:
-        table = csv.DictWriter(file, history[0])
-        table.writeheader()
-        table.writerows(history)
 
 
 @cache

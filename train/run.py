@@ -58,6 +58,8 @@ def fit_run(
         raise ConfigError(
             "truth_weight is set and no training scan has a truth; simulate writes NAME_truth.nii.gz, or set it to 0."
         )
+    if not init and any(config.of(artifact).start_share for artifact in artifacts):
+        raise ConfigError("start_share is of the weights that --init names; give it a weights folder, or set it to 0.")
     for artifact in artifacts:
         its = config.of(artifact)
         if not can_draw(its) and not (init and is_shipped(its, artifact, init)):
