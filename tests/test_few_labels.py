@@ -6,6 +6,7 @@ import csv
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from chance_weights import write_chance_weights
@@ -13,10 +14,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from lisa_folder import write_lisa_folder
 
+from qcnode.artifacts import Artifact
 from train import loop
 from train.__main__ import main
+from train.figures import draw_shares
 from train.split import TRAIN, split_subjects, subjects_of
-from train.studies.few_labels import fewer
+from train.studies.few_labels import INIT, SCRATCH, Point, fewer
 
 
 @given(st.integers(5, 60), st.integers(0, 9), st.floats(0.01, 1), st.floats(0.01, 1))
@@ -60,3 +63,9 @@ def test_the_curve_of_an_artifact_is_drawn_from_scratch_and_from_the_weights(
     assert main(command) == 0, "what is finished is kept"
     with (tmp_path / "out" / "curve.csv").open(newline="") as file:
         assert list(csv.DictReader(file)) == rows
+
+
+def test_a_start_that_cannot_be_is_said_and_the_other_is_drawn(tmp_path: Path) -> None:
+    absent = Point(Artifact.CONTRAST, SCRATCH, 1.0, 9, 127, np.empty((0, 0)), "learns to draw from truths alone")
+    told = Point(Artifact.CONTRAST, INIT, 1.0, 9, 127, np.array([[0.5, 0.4, 0.6]]))
+    assert "<svg" in draw_shares([absent, told], tmp_path / "curve.svg").read_text()

@@ -62,10 +62,11 @@ def draw_shares(points: Sequence[Point], out: Path) -> Path:
     for artifact, axis in axes.items():
         for start in dict.fromkeys(point.start for point in points):
             its = [p for p in points if (p.artifact, p.start) == (artifact, start) and p.macro_f1.size]
-            drawn = np.array([point.macro_f1.mean(0) for point in its]).reshape(len(its), -1)
-            low, high = np.quantile(drawn[:, 1:], [0.025, 0.975], axis=1) if its else ([], [])
+            # A start that nothing was told of has its place in the legend, so that the other keeps its colour.
+            drawn = np.array([point.macro_f1.mean(0) for point in its]) if its else np.empty((0, 2))
+            low, high = np.quantile(drawn[:, 1:], [0.025, 0.975], axis=1)
             scans = [point.scans for point in its]
-            (line,) = axis.plot(scans, drawn[:, 0] if its else [], "o-", label=start)
+            (line,) = axis.plot(scans, drawn[:, 0], "o-", label=start)
             axis.fill_between(scans, low, high, color=line.get_color(), alpha=0.2)
         axis.set_xlabel("labelled scans")
         axis.set_ylabel("macro F1 (95 %)")
