@@ -124,9 +124,9 @@ def averaged(member: Member, start: Mapping[str, Tensor], share: float) -> Membe
     return between
 
 
-def shipped_tensors(model: nn.Module) -> dict[str, Tensor]:
+def halved(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """The same in half precision, as a weights folder has them: what a run measures is what the node will load."""
-    return {name: its.half() if its.is_floating_point() else its for name, its in tensors_of(model).items()}
+    return {name: tensor.half() if tensor.is_floating_point() else tensor for name, tensor in tensors.items()}
 
 
 def save_whole(tensors: dict[str, Tensor], path: Path, metadata: dict[str, str] | None = None) -> None:

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from qcnode.artifacts import Artifact
+from qcnode.errors import ConfigError
 from train.given import Cache, Data, inputs_of, read_split
 from train.studies.comparisons import Scale
 
@@ -80,8 +81,9 @@ def curve(
     from train.studies.few_labels import few_labels
 
     settings = going_on(read_config(config, epochs=epochs), init)
-    kinds = {a: (its.encoder, its.encoder_width, its.ordinal) for a in Artifact for its in [settings.of(a)]}
-    from_scratch = read_config(scratch, epochs=epochs).going_on_from(kinds)
+    from_scratch = read_config(scratch, epochs=epochs).going_on_from({a: settings.of(a).kind for a in Artifact})
+    if from_scratch.preprocessing != settings.preprocessing:
+        raise ConfigError("--config and --scratch have unlike preprocessing; give both the same.")
     drawn = split_subjects(subject_kinds(data, read_scans(data)), settings.seed)
     part_of = read_split(runs) if runs else drawn
     everything = inputs_of(data, cache, part_of, [*SHARES], settings.preprocessing, tasks_of=settings)

@@ -171,6 +171,11 @@ class FitConfig(BaseModel):
         """Whether the severity head answers CORN's two questions."""
         return self.loss == "corn"
 
+    @property
+    def kind(self) -> tuple[str, int, bool]:
+        """What decides whether weights fit: the encoder, its width, and whether the head is ordinal."""
+        return self.encoder, self.encoder_width, self.ordinal
+
     def of_pretraining(self) -> dict[str, object]:
         """What a pre-trained encoder depends on."""
         others = {"encoder", "width", "preprocessing", "seed", "weight_decay", "bf16", "intensity_jitter"}
@@ -185,7 +190,7 @@ class FitConfig(BaseModel):
         return self.model_dump(mode="json", exclude=_SHAREDS_OWN | _PRETRAININGS_OWN)
 
     def going_on_from(self, kinds: Mapping[Artifact, tuple[str, int, bool]]) -> FitConfig:
-        """With these encoders, widths and heads (ordinal or not), but for members whose encoder or width it names.
+        """With members of these kinds (`kind`), but for those whose encoder or width it names.
 
         Raises ConfigError where something else that it sets does not go with such an encoder.
         """

@@ -24,6 +24,7 @@ from qcnode.errors import ConfigError
 from qcnode.imaging.preprocess import INPUT_SHAPES, PREPROCESSING
 from train.calibrate import fitted_calibration
 from train.card import MODEL_CARD, is_generated
+from train.checkpoint import halved
 from train.dataset import Inputs
 from train.progress import progress
 from train.sampling.variation import seen_as
@@ -46,7 +47,7 @@ def write_weights(
             tensors = load_file(runs / f"{artifact}.safetensors")
         except OSError as error:
             raise ConfigError(f"{runs} has no member for {artifact}; run `fit --artifact {artifact}` first.") from error
-        data = save({key: tensor.half() if tensor.is_floating_point() else tensor for key, tensor in tensors.items()})
+        data = save(halved(tensors))  # a run of an older version kept more
         file = f"{artifact.lower()}.safetensors"
         preprocessing = record["training"].get("preprocessing", PREPROCESSING)  # older runs had no choice
         (out / file).write_bytes(data)

@@ -26,7 +26,7 @@ from train import ranks
 from train.batching import Batch, epochs_of, rotating_batches, standard_batches
 from train.board import log_epoch, write_curve
 from train.calibrate import fitted_calibration, log_loss
-from train.checkpoint import Stage, averaged, finish, finished, key_of, save_whole, shipped_tensors, tensors_of
+from train.checkpoint import Stage, averaged, finish, finished, halved, key_of, save_whole, tensors_of
 from train.config import FitConfig
 from train.dataset import Inputs
 from train.losses import loss_of, shared_losses_of
@@ -191,7 +191,7 @@ def fit_member(
         if not ranks.is_first():
             continue
         if is_best:
-            save_whole(shipped_tensors(kept), out / f"{artifact}.safetensors")
+            save_whole(halved(tensors_of(kept)), out / f"{artifact}.safetensors")
             trained = {
                 "best_epoch": epoch,
                 "validation_macro_f1": score,

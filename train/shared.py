@@ -79,7 +79,7 @@ def going_on(config: FitConfig, weights: Path) -> FitConfig:
 
 def is_shipped(config: FitConfig, artifact: Artifact, weights: Path) -> bool:
     """Whether the weights folder's member is of the configuration's kind; raises ConfigError as `shipped_member`."""
-    return _kind(_shipped(artifact, weights)) == _wanted(config)
+    return _kind(_shipped(artifact, weights)) == config.kind
 
 
 def shipped_member(config: FitConfig, artifact: Artifact, weights: Path) -> Member:
@@ -88,7 +88,7 @@ def shipped_member(config: FitConfig, artifact: Artifact, weights: Path) -> Memb
     Raises ConfigError for a folder that cannot be read.
     """
     member, entry = new_member(config), _shipped(artifact, weights)
-    theirs, ours = _kind(entry), _wanted(config)
+    theirs, ours = _kind(entry), config.kind
     if theirs == ours:
         member.load_state_dict(load_member(weights, entry).state_dict())
     else:
@@ -107,13 +107,8 @@ def _shipped(artifact: Artifact, weights: Path) -> MemberEntry:
 
 
 def _kind(entry: MemberEntry) -> tuple[str, int, bool]:
-    """What decides whether weights fit: the encoder, its width, and whether the head is ordinal."""
+    """A weights folder's member's, as a configuration's `kind`."""
     return entry.encoder, entry.width, entry.ordinal
-
-
-def _wanted(config: FitConfig) -> tuple[str, int, bool]:
-    """The same of a member's configuration."""
-    return config.encoder, config.encoder_width, config.ordinal
 
 
 def _told(encoder: str, width: int, ordinal: bool) -> str:
