@@ -17,6 +17,7 @@ import torch
 from chance_weights import write_chance_weights
 from lisa_folder import write_lisa_folder
 from numpy.typing import NDArray
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from qcnode.artifacts import Artifact, Plane
@@ -29,6 +30,7 @@ from qcnode.imaging import phantom
 from qcnode.imaging.preprocess import INPUT_SHAPE, network_input
 from train import loop
 from train.__main__ import main
+from train.checkpoint import save_whole
 from train.config import FitConfig
 from train.dataset import Inputs, Scan, inputs
 from train.export import calibrated, write_weights
@@ -469,6 +471,16 @@ def test_missing_data_and_missing_members_are_named(run: Path, data: Path, tmp_p
     assert main(["fit", "--data", str(tmp_path), "--out", str(tmp_path)]) == 2
     assert main(["export", "--data", str(data), "--runs", str(tmp_path), "--out", str(tmp_path / "w")]) == 2
     assert main(["fit"]) == 2
+
+
+def test_a_checkpoint_that_finds_no_room_is_a_full_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object) -> None:  # as safetensors says it
+        raise SafetensorError("Error while serializing: I/O error: No space left on device (os error 28)")
+
+    monkeypatch.setattr("train.checkpoint.save_file", full)
+    with pytest.raises(OSError, match="No space left") as raised:
+        save_whole({"weight": torch.ones(1)}, tmp_path / "full.safetensors")
+    assert raised.value.errno == errno.ENOSPC
 
 
 def test_a_full_disk_is_one_sentence(capsys: pytest.CaptureFixture[str]) -> None:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import math
+import os
 from collections.abc import Mapping
 from copy import deepcopy
 from dataclasses import dataclass, field
@@ -12,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
@@ -130,9 +132,14 @@ def halved(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def save_whole(tensors: dict[str, Tensor], path: Path, metadata: dict[str, str] | None = None) -> None:
-    """Write the file at once: a kill leaves the old one or the new one, never half of it."""
+    """Write the file at once: a kill leaves the old one or the new one, never half of it; OSError for a full disk."""
     partial = path.with_suffix(".partial")
-    save_file(tensors, partial, metadata)
+    try:
+        save_file(tensors, partial, metadata)
+    except SafetensorError as error:  # of the file system's errors it tells the number alone
+        if f"(os error {errno.ENOSPC})" not in str(error):
+            raise
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(partial)) from error
     partial.replace(path)
 
 
