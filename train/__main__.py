@@ -17,12 +17,12 @@ import typer
 from qcnode.artifacts import Artifact
 from qcnode.errors import ConfigError, QcnodeError
 from qcnode.imaging.preprocess import PREPROCESSING
-from train import commands, simulating
+from train import commands, simulate_command
 from train.given import SPLIT, Cache, Data, inputs_of, read_split, test_inputs
 from train.progress import progress
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False, help=__doc__)
-app.add_typer(simulating.app)
+app.add_typer(simulate_command.app)
 app.add_typer(commands.app)
 
 
