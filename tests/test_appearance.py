@@ -255,8 +255,8 @@ def test_copies_are_trained_on_and_never_measured_on(folders: tuple[Path, Path])
         ["--preset", "paper", "--count", "3"],
         ["--preset", "paper", "--prevalence", "measured"],
         ["--preset", "paper", "--varied"],
+        ["--preset", "paper", "--weighting", "T1w"],
         ["--copies", "2"],
-        ["--runs", "run"],
     ],
 )
 def test_an_option_of_the_other_preset_is_refused(options: list[str], tmp_path: Path) -> None:

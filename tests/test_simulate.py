@@ -14,7 +14,10 @@ import torch
 from test_brains import write_brains
 
 from qcnode.artifacts import Artifact, Plane, Severity
+from qcnode.errors import ConfigError
 from qcnode.imaging.volume import volume_from_nifti
+from train.__main__ import main
+from train.dataset import subject_name
 from train.simulate import simulate_corpus, simulate_scan
 from train.simulation import physics
 from train.simulation.acquire import Simulated, apply, cut_share, pose_of_line
@@ -301,3 +304,28 @@ def test_a_varied_scan_is_of_another_scanner_and_its_labels_are_as_true(tmp_path
         assert one.labels == other.labels, "the severities are drawn first"
         for simulated in (one, other):
             assert {a: severity_of(a, simulated.measured) for a in Artifact} == simulated.labels
+
+
+def test_a_corpus_may_be_of_one_weighting_and_of_one_part_s_subjects(tmp_path: Path) -> None:
+    brains, out, run = write_brains(tmp_path / "brains"), tmp_path / "corpus", tmp_path / "run"
+    everybody = {subject_name(its.patient) for its in sources(brains)}
+    chosen, *others = sorted(everybody)
+    run.mkdir()
+    (run / "split.json").write_text(json.dumps(dict.fromkeys(others, "train") | {chosen: "test"}))
+    options = ["--count", "2", "--weighting", "FLAIR", "--runs", str(run), "--part", "test", "--workers", "1"]
+    assert main(["simulate", str(brains), str(out), *options]) == 0
+    records = [json.loads(path.read_text()) for path in sorted(out.glob("*.json"))]
+    assert [record["weighting"] for record in records] == ["FLAIR", "FLAIR"]
+    assert {row["filename"].rsplit("_run-")[0] for row in _rows(out / "labels.csv")} == {chosen}
+    assert [row["subject"] for row in _rows(out / "subjects.csv")] == [chosen]
+    simulate_corpus(brains, out, count=3, seed=3, subjects=others)
+    assert len(_rows(out / "labels.csv")) == 3
+    assert {row["subject"] for row in _rows(out / "subjects.csv")} == everybody, "those of the earlier scans stay"
+
+
+def test_subjects_that_no_brain_is_of_are_refused(tmp_path: Path) -> None:
+    brains = write_brains(tmp_path / "brains")
+    with pytest.raises(ConfigError, match="None of the run's subjects is in"):
+        simulate_corpus(brains, tmp_path / "out", 1, 1, subjects=["LISA_9999"])
+    assert main(["simulate", str(brains), str(tmp_path / "out"), "--part", "test"]) == 2
+    assert not (tmp_path / "out").exists()

@@ -13,7 +13,7 @@ import gzip
 import json
 import logging
 import multiprocessing
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import replace
 from functools import partial
@@ -24,6 +24,7 @@ import numpy as np
 import torch
 
 from qcnode.artifacts import Artifact, Plane, Severity
+from qcnode.errors import ConfigError
 from qcnode.imaging.volume import Volume
 from train.dataset import subject_name
 from train.simulation.acquire import Simulated, apply
@@ -56,13 +57,19 @@ def simulate_corpus(
     *,
     varied: bool = False,
     prevalence: Prevalence = Prevalence.BALANCED,
+    weighting: str | None = None,
+    subjects: Collection[str] | None = None,
 ) -> None:
     """Write scans 1 … count into `out`; those that are already there stay, so a corpus can be continued or grown.
 
     varied: the scans that are made now are as other scanners than the usual one would show the heads. prevalence: how
-    often these scans have artifacts. workers: processes; they change nothing that is written.
+    often these scans have artifacts. weighting: of all of them; None: mixed. subjects: whose heads, as the files are
+    named; None: everybody's. workers: processes; they change nothing that is written.
+    Raises ConfigError where none of the subjects is among the brains.
     """
     found = sources(brains_folder) + phantoms(PHANTOMS)
+    if subjects is not None and not (found := [its for its in found if subject_name(its.patient) in subjects]):
+        raise ConfigError(f"None of the run's subjects is in {brains_folder}; name the folder of their scans.")
     out.mkdir(parents=True, exist_ok=True)
     _write_subjects(out / "subjects.csv", found)
     done = _runs_in(out / "labels.csv")
@@ -75,7 +82,7 @@ def simulate_corpus(
         rows = csv.writer(file)
         if not done and file.tell() == 0:
             rows.writerow(["filename", *(artifact.value for artifact in Artifact)])
-        one = partial(write_scan, found, out, seed, varied=varied, prevalence=prevalence)
+        one = partial(write_scan, found, out, seed, varied=varied, prevalence=prevalence, weighting=weighting)
         futures = [pool.submit(one, run) for run in runs]
         for number, future in enumerate(futures, start=1):
             try:
@@ -97,9 +104,10 @@ def write_scan(
     *,
     varied: bool = False,
     prevalence: Prevalence = Prevalence.BALANCED,
+    weighting: str | None = None,
 ) -> tuple[str, list[int]]:
     """Simulate one run and write it with its record; returns its file name and labels."""
-    simulated, record = simulate_scan(found, seed, run, varied=varied, prevalence=prevalence)
+    simulated, record = simulate_scan(found, seed, run, varied=varied, prevalence=prevalence, weighting=weighting)
     plane = Plane(record["plane"])
     name = f"{subject_name(record['patient'])}_run-{run:05d}_LF_{plane.suffix}.nii.gz"
     _write_files(out / name, simulated, record)
@@ -119,6 +127,7 @@ def simulate_scan(
     *,
     varied: bool = False,
     prevalence: Prevalence = Prevalence.BALANCED,
+    weighting: str | None = None,
 ) -> tuple[Simulated, Record]:
     """The scan of this seed and run number, always the same, and its record.
 
@@ -126,8 +135,10 @@ def simulate_scan(
     that a severity that is hard to reach does not become rare.
     varied: fluid may be brighter, the image sharper, its own contrast higher and its noise less than usual.
     prevalence: measured draws the plane first and keeps it, as artifacts differ by plane.
+    weighting: one of WEIGHTINGS; None: any, by WEIGHTING_SHARES.
     """
     generator = np.random.default_rng([seed, run])
+    shares = WEIGHTING_SHARES if weighting is None else [its == weighting for its in WEIGHTINGS]
     planes = list(Plane)
     if prevalence is Prevalence.MEASURED:
         planes = [planes[generator.integers(len(planes))]]
@@ -137,11 +148,11 @@ def simulate_scan(
     for attempt in range(1, _ATTEMPTS + 1):
         source = choose(found, generator)
         plane = planes[generator.integers(len(planes))]
-        weighting = str(generator.choice(WEIGHTINGS, p=WEIGHTING_SHARES))
+        its_weighting = str(generator.choice(WEIGHTINGS, p=shares))
         length_mm = ADULT_LENGTH_MM * float(generator.uniform(0.65, 1.05))
         fluid = float(generator.uniform(*_FLUID)) if varied else 1.0
         head_generator = generator.bit_generator.state
-        scan = clean_scan(head(anatomy(source), weighting, length_mm, generator, fluid=fluid), plane, generator)
+        scan = clean_scan(head(anatomy(source), its_weighting, length_mm, generator, fluid=fluid), plane, generator)
         drawn = draw(generator, levels)
         if varied:
             blur, contrast = (float(generator.uniform(*between)) for between in (_BLUR_VOXELS, _CONTRAST))
@@ -166,7 +177,7 @@ def simulate_scan(
             "kind": source.kind,
             "source": source.path.name if source.path else None,
             "plane": plane.value,
-            "weighting": weighting,
+            "weighting": its_weighting,
             "brain_length_mm": length_mm,
             "fluid": fluid,
             "head_generator": head_generator,
@@ -209,13 +220,17 @@ def _write_nifti(path: Path, volume: Volume, gain: float) -> None:
 
 
 def _write_subjects(path: Path, found: Sequence[Source]) -> None:
+    """A row of each subject, beside those of scans that are there already."""
+    subjects: dict[str, list[str]] = {}
+    if path.exists():
+        with path.open(newline="") as file:
+            subjects = {row[0]: row for row in list(csv.reader(file))[1:]}
+    for patient in {source.patient for source in found}:
+        files = [source for source in found if source.patient == patient]
+        names = " ".join(source.path.name for source in files if source.path)
+        subjects[subject_name(patient)] = [subject_name(patient), files[0].kind, files[0].subject, names]
     with path.open("w", newline="") as file:
-        rows = csv.writer(file)
-        rows.writerow(["subject", "kind", "source", "files"])
-        for patient in sorted({source.patient for source in found}):
-            files = [source for source in found if source.patient == patient]
-            names = " ".join(source.path.name for source in files if source.path)
-            rows.writerow([subject_name(patient), files[0].kind, files[0].subject, names])
+        csv.writer(file).writerows([["subject", "kind", "source", "files"], *sorted(subjects.values())])
 
 
 def _runs_in(labels: Path) -> set[int]:

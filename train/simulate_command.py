@@ -12,6 +12,7 @@ import typer
 from qcnode.errors import ConfigError
 from train.given import read_split
 from train.simulation.prevalence import Prevalence
+from train.split import TEST, TRAIN, VALIDATION, subjects_of
 
 app = typer.Typer()
 
@@ -21,6 +22,22 @@ class Simulation(StrEnum):
 
     CONTRACT = "contract"  # physically, from brains; every label measured (docs/severity.md)
     PAPER = "paper"  # TorchIO's transforms on rated scans, as Sundaresan and BRIQA
+
+
+class Weighting(StrEnum):
+    """What a scan shows of the tissues, as `train.simulation.contrasts` has it."""
+
+    T2W = "T2w"
+    T1W = "T1w"
+    FLAIR = "FLAIR"
+
+
+class Part(StrEnum):
+    """Of a run's subjects."""
+
+    TRAIN = TRAIN
+    VALIDATION = VALIDATION
+    TEST = TEST
 
 
 @app.command()
@@ -37,9 +54,11 @@ def simulate(
     ] = Prevalence.BALANCED,
     varied: Annotated[bool, typer.Option("--varied", help="contract: as scanners of other kinds show heads.")] = False,
     copies: Annotated[int | None, typer.Option(min=1, help="paper: copies of each scan; default 1.")] = None,
+    weighting: Annotated[Weighting | None, typer.Option(help="contract: of every scan; default a mixture.")] = None,
     runs: Annotated[
-        Path | None, typer.Option(help="paper: a run's folder: copies of its training subjects' scans alone.")
+        Path | None, typer.Option(help="A run's folder: scans of its training subjects alone, or of another --part.")
     ] = None,
+    part: Annotated[Part | None, typer.Option(help="Whose scans, of a run's subjects; default train.")] = None,
     seed: int = 1,
     replay: Annotated[
         Path | None, typer.Option(help="Instead: the one scan of this record, the JSON beside it, once more.")
@@ -52,23 +71,36 @@ def simulate(
     from train.simulate import replay_scan, simulate_corpus
     from train.simulation.copies import replay_copy, simulate_copies
     from train.simulation.replay import is_of_copy, read_record
-    from train.split import TRAIN, subjects_of
 
-    of_contract = {"--count": count is not None, "--prevalence": prevalence is Prevalence.MEASURED, "--varied": varied}
-    of_paper = {"--copies": copies is not None, "--runs": runs is not None}
+    of_contract = {
+        "--count": count is not None,
+        "--prevalence": prevalence is Prevalence.MEASURED,
+        "--varied": varied,
+        "--weighting": weighting is not None,
+    }
+    of_paper = {"--copies": copies is not None}
+    of_both = {"--runs": runs is not None, "--part": part is not None}
+    if part and not runs:
+        raise ConfigError("--part is of a run's subjects; name the run by --runs.")
+    subjects = subjects_of(read_split(runs), part or TRAIN) if runs else None
     processes = workers or len(os.sched_getaffinity(0))
     if replay:
-        _refuse(of_contract | of_paper, "is no part of --replay, which makes one scan as its record says")
+        _refuse(of_contract | of_paper | of_both, "is no part of --replay, which makes one scan as its record says")
         record, path = read_record(replay), out / replay.with_suffix(".nii.gz").name
         out.mkdir(parents=True, exist_ok=True)
         (replay_copy if is_of_copy(record) else replay_scan)(source, path, record)
     elif preset is Simulation.PAPER:
         _refuse(of_contract, "goes with --preset contract, which makes scans from brains")
-        subjects = subjects_of(read_split(runs), TRAIN) if runs else None
         typer.echo(simulate_copies(source, out, seed=seed, copies=copies or 1, workers=processes, subjects=subjects))
     else:
         _refuse(of_paper, "goes with --preset paper, which makes copies of rated scans")
-        simulate_corpus(source, out, count or 2000, seed, processes, varied=varied, prevalence=prevalence)
+        simulate_corpus(
+            *(source, out, count or 2000, seed, processes),
+            varied=varied,
+            prevalence=prevalence,
+            weighting=weighting,
+            subjects=subjects,
+        )
 
 
 def _refuse(given: dict[str, bool], why: str) -> None:
