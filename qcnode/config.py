@@ -145,10 +145,13 @@ class Completeness(_Section):
     """For anything else: this long without a new instance."""
 
 
+Contrast = Literal["T1w", "T2w", "FLAIR", "PDw"]
+
+
 class ContrastRule(_Section):
     """Names a contrast by timing: the first rule whose limits all hold wins. Times in milliseconds."""
 
-    contrast: Literal["T1w", "T2w", "FLAIR", "PDw"]
+    contrast: Contrast
     """The contrast that the rule names."""
     minimum_echo_time_ms: float | None = None
     """EchoTime at least this."""
@@ -171,7 +174,7 @@ _TIMING_RULES = (
     ContrastRule(contrast="T1w", maximum_echo_time_ms=40, maximum_repetition_time_ms=3000),
     ContrastRule(contrast="T2w", minimum_echo_time_ms=60, minimum_repetition_time_ms=1500),
 )
-_DESCRIPTION_RULES: dict[Literal["T1w", "T2w", "FLAIR", "PDw"], str] = {
+_DESCRIPTION_RULES: dict[Contrast, str] = {
     "FLAIR": r"flair|dark.?fluid",
     "T2w": r"(?<![a-z0-9])t2(?!\d|.?\*|.?star)",
     "T1w": r"(?<![a-z0-9])t1(?!\d)|mp.?rage",
@@ -183,9 +186,11 @@ class Eligibility(_Section):
 
     minimum_slices: int = Field(default=12, ge=4)
     """An MR stack with fewer slices is not assessable."""
+    contrasts: frozenset[Contrast] | None = None
+    """Of the contrasts that the weights cover, only these, such as ["T2w"]; without it, all of them."""
     timing: tuple[ContrastRule, ...] = _TIMING_RULES
     """How EchoTime, RepetitionTime and InversionTime tell the contrast, where AcquisitionContrast does not."""
-    description: dict[Literal["T1w", "T2w", "FLAIR", "PDw"], Pattern] = _DESCRIPTION_RULES
+    description: dict[Contrast, Pattern] = _DESCRIPTION_RULES
     """Regular expressions, case ignored, on SeriesDescription and ProtocolName, where the timing does not tell."""
     assess_unknown_contrast: bool = False
     """Assess a series whose contrast nothing tells, instead of excluding it."""

@@ -183,6 +183,15 @@ def test_a_sites_rules_replace_the_timing_rules() -> None:
         check_eligible([classic()], rules, {"T2w", "FLAIR"})
 
 
+def test_a_site_may_leave_out_a_contrast_that_the_weights_cover() -> None:
+    rules, covered = Eligibility(contrasts=frozenset({"T1w"})), {"T1w", "T2w"}
+    with pytest.raises(Excluded, match=r"is T2w, which eligibility\.contrasts leaves out"):
+        check_eligible([classic()], rules, covered)
+    check_eligible([classic()], Eligibility(contrasts=frozenset({"T2w"})), covered)
+    with pytest.raises(Excluded, match="the ensemble grades T1w only"):
+        check_eligible([classic()], Eligibility(contrasts=frozenset({"T2w"})), {"T1w"})
+
+
 def test_a_series_that_names_no_study_cannot_be_reported() -> None:
     nameless = classic(StudyInstanceUID="")
     assert "names no study" in reason(nameless, nameless)

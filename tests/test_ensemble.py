@@ -151,6 +151,10 @@ def test_a_temperature_changes_how_sure_and_a_bias_which(temperature: float) -> 
     assert (probabilities(logits, Calibration(temperature, (99.0, 0.0, 0.0))).argmax(axis=1) == 0).all()
 
 
+def test_the_shipped_ensemble_covers_what_it_was_measured_to_grade_alike() -> None:
+    assert read_manifest(shipped_folder()).contrasts == {"T1w", "T2w"}
+
+
 def test_every_shipped_member_beats_the_commonest_severity_on_unseen_subjects() -> None:
     manifest = read_manifest(shipped_folder())
     for entry in manifest.members:

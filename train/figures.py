@@ -48,11 +48,11 @@ def draw_effects(rows: Mapping[tuple[str, bool], Sequence[Said]], measure: Measu
             axis.plot([drawn[:, 0].mean()], [place], "o", color="tab:blue", label="mean, 95 %" if not place else None)
             repeats = "a repeat" if not place else None
             axis.plot(drawn[:, 0], np.full(len(drawn), place + 0.2), "x", color="grey", label=repeats)
-        axis.legend(fontsize=7)
         axis.axvline(0, color="grey", linewidth=0.8)
         axis.set_yticks(range(len(EFFECTS)), [name.replace(", ", ",\n") for name, _, _ in EFFECTS], fontsize=7)
         axis.invert_yaxis()
         axis.set_xlabel("macro F1 more")
+    figure.legend(*axis.get_legend_handles_labels(), loc="outside lower right", fontsize=9)
     return _saved(figure, out / "effects.svg")
 
 

@@ -104,6 +104,8 @@ def _check_contrast(header: Dataset, rules: Eligibility, covered: Collection[str
             raise Excluded("Nothing in the header tells the series' contrast; assess_unknown_contrast would grade it.")
     elif name not in covered:
         raise Excluded(f"The series is {name}; the ensemble grades {' and '.join(sorted(covered))} only.")
+    elif rules.contrasts is not None and name not in rules.contrasts:
+        raise Excluded(f"The series is {name}, which eligibility.contrasts leaves out.")
 
 
 def _not_original_mr(header: Dataset) -> str | None:
