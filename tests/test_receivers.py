@@ -376,6 +376,7 @@ def test_a_process_that_takes_no_orders_is_replaced(start: Start, monkeypatch: p
     peers = []
     while hanging in node.pids:
         peers.append(socket.create_connection(("127.0.0.1", node.listener.port), timeout=20))
+        time.sleep(0.02)  # else a busy machine takes more of them than a node does before it is found to hang
     until(lambda: not is_alive(hanging))
     until(lambda: len(node.pids) == 2)
     with node.peer() as peer:
