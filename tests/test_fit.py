@@ -136,7 +136,9 @@ def test_a_site_goes_on_from_a_weights_folder_to_the_next_by_one_command(
     before, after = tmp_path / "before", tmp_path / "after"
     assert main(["export", "--data", str(data), "--runs", str(run), "--out", str(before)]) == 0
     command = ["fit", "--data", str(data), "--init", str(before), "--config", "site", "--epochs", "0"]
-    assert main([*command, "--out", str(tmp_path / "run"), "--export", str(after)]) == 0
+    named = ["--contrast", "T1w", "--contrast", "T2w"]
+    assert main([*command, "--out", str(tmp_path / "run"), "--export", str(after), *named]) == 0
+    assert (read_manifest(before).contrasts, read_manifest(after).contrasts) == ({"T2w"}, {"T1w", "T2w"})
     assert [entry.width for entry in read_manifest(after).members] == [2] * 7, "what it goes on from, without a word"
     assert "starts from chance" not in caplog.text
     image = np.ones(INPUT_SHAPE, np.float32)
@@ -454,6 +456,7 @@ def test_a_forest_is_fitted_and_cross_validated_by_the_same_command(
         (["--loss", "hinge"], "loss"),
         (["--init", "absent"], "name a folder made by"),
         (["--export", "new", "--artifact", "Noise"], "--export needs all seven members"),
+        (["--export", "new", "--contrast", "T3w"], "T3w is none of T1w, T2w"),
         (["--folds", "9"], "--folds 9 does not fit 8 patients"),
         (["--folds", "3", "--start", "absent"], "leave one of them out"),
     ],

@@ -18,7 +18,7 @@ from qcnode.artifacts import Artifact
 from qcnode.errors import ConfigError, QcnodeError
 from qcnode.imaging.preprocess import PREPROCESSING
 from train import commands, simulate_command
-from train.given import SPLIT, Cache, Data, inputs_of, read_split, test_inputs
+from train.given import SPLIT, Cache, Contrasts, Data, inputs_of, read_split, test_inputs
 from train.progress import progress
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False, help=__doc__)
@@ -90,6 +90,7 @@ def fit(
     weights: Annotated[
         Path | None, typer.Option("--export", help="Then write this weights folder, as `export` does.")
     ] = None,
+    contrast: Contrasts = None,
     cache: Cache = None,
 ) -> None:
     """Train the members, each with its best epoch on validation subjects; test subjects are left alone.
@@ -140,7 +141,7 @@ def fit(
         board = out / "tensorboard" if tensorboard else None
         fit_run(settings, artifacts, everything, part_of, out, earlier=start, init=init, renders=more, board=board)
         if weights and ranks.is_first():
-            export(data, out, weights, cache=cache)
+            export(data, out, weights, contrast=contrast, cache=cache)
     elif start:
         raise ConfigError("--folds makes splits of its own and --start keeps a run's; leave one of them out.")
     elif ranks.count() > 1:
@@ -237,7 +238,7 @@ def export(
     out: Annotated[Path, typer.Option(help="The weights folder to write.")],
     name: Annotated[str, typer.Option(help="The ensemble's name; its id adds a digest of the members.")] = "site",
     severity_definition: Annotated[str, typer.Option(help="What 0, 1 and 2 mean in the labels.")] = "site-raters",
-    contrast: Annotated[list[str] | None, typer.Option(help="Contrasts measured; default T2w.")] = None,
+    contrast: Contrasts = None,
     forest: Annotated[
         bool, typer.Option(help="Measure the baseline without a network on the same subjects, as `evaluate` does.")
     ] = True,

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, get_args
 
 import typer
 
+from qcnode.config import Contrast
 from qcnode.errors import ConfigError
 from qcnode.imaging.preprocess import PREPROCESSING
 from train.progress import progress
@@ -17,6 +18,18 @@ if TYPE_CHECKING:
     from train.dataset import Inputs
 
 Data = Annotated[Path, typer.Option(help="A folder in the LISA layout: images and labels.csv.")]
+
+
+def _known(contrasts: list[str] | None) -> list[str] | None:
+    if unknown := set(contrasts or ()) - {*get_args(Contrast)}:
+        raise typer.BadParameter(f"{', '.join(sorted(unknown))} is none of {', '.join(get_args(Contrast))}.")
+    return contrasts
+
+
+Contrasts = Annotated[
+    list[str] | None,
+    typer.Option(callback=_known, help="Of the scans, which the node grades with these weights; default T2w."),
+]
 Cache = Annotated[Path | None, typer.Option(help="Where network inputs are kept; default DATA/.inputs.")]
 SPLIT = "split.json"
 
