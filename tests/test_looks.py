@@ -21,7 +21,7 @@ from train.dataset import Inputs, Scan, cached_input, inputs, read_scans
 from train.sampling.feed import fed
 from train.sampling.looks import looked_at, looks, varied_look
 
-ENCODERS = ["mirror-resnet", "plane-profiles", "head-resnet", "field-unet"]
+ENCODERS = ["mirror-resnet", "plane-profiles", "head-resnet", "atlas-resnet", "field-unet"]
 
 
 def scans(count: int) -> Inputs:

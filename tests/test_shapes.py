@@ -16,6 +16,7 @@ from train.simulation.brains import Anatomy, anatomy, phantoms
 from train.simulation.contrasts import Head, head
 from train.simulation.renders import read_renders, render_corpus
 from train.simulation.shapes import Shapes, compared, registered, reshaped
+from train.simulation.upright import frame_of
 
 HEADS = [anatomy(source) for source in phantoms(4)]
 
@@ -54,7 +55,7 @@ def _likeness(one: Head, other: Head) -> float:
 
 
 def test_a_head_in_its_own_shape_is_itself() -> None:
-    same = reshaped(_head(), HEADS[0], _own(), _own())
+    same = reshaped(_head(), frame_of(HEADS[0].brain), _own(), _own())
     assert _likeness(_head(), same) > 0.96
     np.testing.assert_allclose(_proportions(same), _proportions(_head()), rtol=0.04)
 
@@ -63,7 +64,7 @@ def test_a_head_keeps_its_length_and_gets_the_proportions_of_the_shape_it_is_giv
     wide = _own().copy()
     along = np.linspace(-26.0, 26.0, wide.shape[1], dtype=np.float32)
     wide[0] += 0.2 * along[:, None, None]  # a fifth wider
-    its = reshaped(_head(), HEADS[0], _own(), wide)
+    its = reshaped(_head(), frame_of(HEADS[0].brain), _own(), wide)
     assert _proportions(its)[0] / _proportions(_head())[0] == pytest.approx(1.2, rel=0.05)
     length = np.ptp(np.argwhere(its.channels[1].numpy() > 0.5)[:, 1]) * its.spacing_mm[1]
     assert length == pytest.approx(165.0, rel=0.03)

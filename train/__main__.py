@@ -193,6 +193,45 @@ def pretrain(
 
 
 @app.command()
+def bend(
+    source: Annotated[Path, typer.Argument(help="The folder of source brains.")],
+    out: Annotated[Path, typer.Option(help="The run's folder, for `fit --start`.")],
+    start: Annotated[Path, typer.Option(help="The run whose split to use, and whose encoder to begin with.")],
+    config: Annotated[
+        Path, typer.Option(help="A TOML file, or a preset's name, whose Distortion member's encoder to train.")
+    ] = Path("shipped-atlas"),
+    epochs: Annotated[int | None, typer.Option(help="Of 100 batches of some 48 scans, each of which is new.")] = None,
+    init: Annotated[
+        Path | None, typer.Option(help="A weights folder whose Distortion member's mirror-resnet to put beside it.")
+    ] = None,
+    workers: Annotated[int, typer.Option(help="Processes that make scans, beside the one that trains.")] = 2,
+) -> None:
+    """Train an encoder to tell bent heads from others, on heads bent anew in every batch; `fit --start` begins from it.
+
+    Only heads of the split's training subjects are learned from; those of its validation subjects are measured on.
+    """
+    from train.bend import bend as bent
+    from train.config import read_config
+    from train.dataset import subject_name
+    from train.simulate import PHANTOMS
+    from train.simulation.brains import phantoms, sources
+    from train.split import TRAIN, VALIDATION, subjects_of
+
+    part_of = read_split(start)
+    found = sources(source) + phantoms(PHANTOMS)
+    training, validation = (
+        [its for its in found if subject_name(its.patient) in subjects_of(part_of, part)]
+        for part in (TRAIN, VALIDATION)
+    )
+    if len(training) < 2 or not validation:
+        raise ConfigError(f"{source} holds too few of the subjects of {start}; name the folder of its corpus's brains.")
+    out.mkdir(parents=True, exist_ok=True)
+    (out / SPLIT).write_text(json.dumps(part_of, indent=1, sort_keys=True) + "\n")
+    settings = read_config(config, pretrain_epochs=epochs).of(Artifact.DISTORTION)
+    bent(settings, training, validation, out, start=start, init=init, workers=workers)
+
+
+@app.command()
 def evaluate(
     data: Data,
     weights: Annotated[Path | None, typer.Option(help="A weights folder; default the shipped one.")] = None,

@@ -19,13 +19,14 @@ _WITHOUT_MAPS = (
     "plane-profiles",
     "tile-profiles",
     "head-resnet",
+    "atlas-resnet",
     "field-unet",
     OF_TRUTHS,
     "lou-cnn",
     "mambaout",
     "mlmambaout",
 )  # not of the scan's own grid, or of one size only
-_LOOKS = ("mirror-resnet", "plane-profiles", "head-resnet", "field-unet")
+_LOOKS = ("mirror-resnet", "plane-profiles", "head-resnet", "atlas-resnet", "field-unet")
 _OF_INTENSITIES = ("compact-resnet", OF_TRUTHS, "tile-profiles", *_LOOKS)  # and of their places, in mm
 PRESETS = Path(__file__).parent / "presets"
 _PRETRAININGS_OWN = {"pretrain_epochs", "pretrain_batch", "pretrain_learning_rate", "temperature"}
@@ -45,6 +46,7 @@ _MEMBERS_OWN = {
     "measure_weight",
     "truth_weight",
     "start_share",
+    "frozen",
     "dropout",
 }
 
@@ -95,6 +97,7 @@ class FitConfig(BaseModel):
     intensity_jitter: float = 0.05  # standard deviation of the log of a scan's intensity scale
     gamma_jitter: float = 0.2  # of the log of its exponent, where no trained artifact is a matter of intensity
     sharpness_jitter: float = Field(0.0, ge=0)  # of the log of its details, where no trained artifact is one of them
+    frozen: bool = False  # the encoder stays as --start or --init gives it, and only the heads learn
     start_share: float = Field(0.0, ge=0, lt=1)  # of the weights that a member begins with, in those that are kept
     members: dict[Artifact, dict[str, Any]] = {}  # what is different for the member of an artifact
 

@@ -143,11 +143,13 @@ def fit_member(
     start = {name: tensor.clone() for name, tensor in tensors_of(member).items()}
     stage.restore(path, key)
     pace = Pace(len(epochs))
+    member.encoder.requires_grad_(not config.frozen)
     if isinstance(member.encoder, TissueUNet):
         member.encoder.is_given_one = bool(config.truth_weight)
     for epoch, batches in list(enumerate([[], *epochs]))[stage.epochs_done :]:
         started, losses = time.monotonic(), []
         stage.model.train()
+        member.encoder.train(not config.frozen)  # the statistics of its norms stay as well
         varying = ranks.own_generator(generator, [config.seed, index, epoch])
         for images, labels, planes, masks, measures, fields, tissues in fed(
             training,

@@ -60,6 +60,10 @@ def fit_run(
         )
     if not init and any(config.of(artifact).start_share for artifact in artifacts):
         raise ConfigError("start_share is of the weights that --init names; give it a weights folder, or set it to 0.")
+    if not (init or earlier) and any(config.of(artifact).frozen for artifact in artifacts):
+        raise ConfigError(
+            "frozen leaves an encoder as it begins; name --start or --init to begin with, or set it to false."
+        )
     for artifact in artifacts:
         its = config.of(artifact)
         if not can_draw(its) and not (init and is_shipped(its, artifact, init)):

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from qcnode.ensemble import published
+from qcnode.ensemble.atlas import atlas_resnet
 from qcnode.ensemble.fields import field_unet
 from qcnode.ensemble.heads import head_resnet
 from qcnode.ensemble.mambaout import mambaout, mlmambaout
@@ -178,6 +179,7 @@ ENCODERS: dict[str, Entry] = {
     "compact-resnet": Entry(compact_resnet, 16),
     "mirror-resnet": Entry(mirror_resnet, 16),
     "head-resnet": Entry(head_resnet, 16),
+    "atlas-resnet": Entry(atlas_resnet, 20),
     "field-unet": Entry(field_unet, 16),
     "tissue-unet": Entry(tissue_unet, 16),
     "plane-profiles": Entry(plane_profile_network, 24),

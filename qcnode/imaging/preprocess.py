@@ -21,7 +21,7 @@ INPUT_SHAPES = {PREPROCESSING: INPUT_SHAPE, CUBE: (128, 128, 128), BLOCKS: BLOCK
 INTENSITY_RANGE = (0.0, 6.0)  # in means of the foreground; ventricles reach 3, a severe tone 5
 
 # What each plane's array axes point to, as (axis of RAS, sign): slices, then rows and columns as radiologists see them.
-_DIRECTIONS: dict[Plane, tuple[tuple[int, int], ...]] = {
+DIRECTIONS: dict[Plane, tuple[tuple[int, int], ...]] = {
     Plane.AXIAL: ((2, 1), (1, -1), (0, -1)),  # up; rows to the back, columns to the patient's left
     Plane.CORONAL: ((1, 1), (2, -1), (0, -1)),  # forward; rows down, columns to the patient's left
     Plane.SAGITTAL: ((0, -1), (2, -1), (1, -1)),  # to the left; rows down, columns to the back
@@ -77,8 +77,8 @@ def shown_slices(volume: Volume, preprocessing: str = PREPROCESSING) -> NDArray[
 
 
 def oriented(volume: Volume) -> tuple[NDArray[np.float32], tuple[float, float, float]]:
-    """The array with its axes along its plane's _DIRECTIONS, and its spacing (slice, row, column) in mm."""
-    directions = _DIRECTIONS[volume.plane]
+    """The array with its axes along its plane's DIRECTIONS, and its spacing (slice, row, column) in mm."""
+    directions = DIRECTIONS[volume.plane]
     unit = volume.affine[:3, :3] / np.linalg.norm(volume.affine[:3, :3], axis=0)
     array, (slice_mm, row_mm, column_mm) = volume.array, volume.spacing_mm
     row_axis, column_axis = directions[1][0], directions[2][0]

@@ -15,6 +15,7 @@ import torch
 from numpy.typing import NDArray
 
 from qcnode.artifacts import Plane
+from qcnode.ensemble.atlas import ATLAS
 from qcnode.ensemble.blocks import LookingEncoder, blocks_of
 from qcnode.ensemble.mirror import FIGURES, HALVES
 from qcnode.ensemble.networks import encoder as built_encoder
@@ -136,11 +137,21 @@ def _varied_whole(look: Look, plane: Plane, generator: np.random.Generator) -> V
     return Varied(np.concatenate([(gain * blocks).ravel(), figures]).astype(np.float32), across)
 
 
+def _varied_atlas(look: Look, plane: Plane, generator: np.random.Generator) -> Varied:
+    """Its halves as any, and on the atlas left for right, and shifted by a place: so far off are heads laid down."""
+    halves, cubes = look[: -np.prod(ATLAS)], look[-np.prod(ATLAS) :].reshape(ATLAS)
+    if generator.random() < 0.5:
+        cubes = np.flip(cubes, 1)
+    cubes = np.roll(cubes, tuple(generator.integers(-1, 2, 3)), (1, 2, 3))
+    return Varied(np.concatenate([_varied_halves(halves, plane, generator).look, cubes.ravel()]))
+
+
 _ACROSS = {Plane.AXIAL: 2, Plane.CORONAL: 2, Plane.SAGITTAL: 0}  # the axis of a network input from ear to ear
 _SIGNS = np.array([-1, -1, -1, 1] * 2, np.float32)  # of a step and of a plane's size, in the other direction
 _VARIATIONS: dict[str, Callable[[Look, Plane, np.random.Generator], Varied]] = {
     "mirror-resnet": _varied_halves,
     "head-resnet": _varied_head,
+    "atlas-resnet": _varied_atlas,
     "field-unet": _varied_whole,
     "plane-profiles": _varied_profiles,
 }

@@ -35,9 +35,11 @@ from train.simulation import acquire
 from train.simulation.brains import Source, anatomy, phantoms, sources
 from train.simulation.contrasts import WEIGHTING_SHARES, WEIGHTINGS, Head, head
 from train.simulation.draws import Draw, Levels, draw
+from train.simulation.physics import contrast
 from train.simulation.scans import CleanScan, Grid, Rendered, clean_scan, render
 from train.simulation.severity import OutOfContract, is_forbidden, severity_of
 from train.simulation.shapes import Shapes, compared, registered, reshaped
+from train.simulation.upright import frame_of
 
 log = logging.getLogger(__name__)
 
@@ -47,17 +49,33 @@ _SCANS_A_HEAD = 8  # as a head takes longer than a scan of it
 _LEVEL_SHARES = (0.5, 0.25, 0.25)  # of each artifact's severities, one artifact apart from another
 _NOISE_SHARES = (0.6, 0.25, 0.15)
 _MOVING_SHARES = {Artifact.MOTION: (0.5, 0.25, 0.25), Artifact.ZIPPER: (0.7, 0.15, 0.15)}
-_FINE = 2  # samples along a block's row and column
-_SUBSLICES = 2
-_CONTRAST_LEFT = 0.94  # of grey and white, when they are averaged over the fine samples; median of forty heads
-_TONE_LEFT = 0.5  # of a line's amplitude in the air, when its column of voxels is averaged with the next one
 
 
-class _Render(NamedTuple):
+class Sampling(NamedTuple):
+    """How a head is sampled for its blocks, and what is lost when voxels are not made first.
+
+    along: samples along a block's row and column. through: of a slice's thickness. contrast_left: of grey and white;
+    median of forty heads. tone_left: of a line's amplitude in the air. motion_left: of the difference that a movement
+    makes, most of which is at edges.
+    """
+
+    along: int
+    through: int
+    contrast_left: float
+    tone_left: float
+    motion_left: float
+    refuses_pale: bool
+
+
+FINE = Sampling(2, 2, 0.94, 0.5, 1.0, refuses_pale=True)
+COARSE = Sampling(1, 1, 0.6, 0.25, 0.5, refuses_pale=False)  # of a head that is itself averaged to half a block
+
+
+class Render(NamedTuple):
     """One scan: blocks (slice, row, column), what it knows of every place, and what `simulate` writes beside one."""
 
     blocks: NDArray[np.float16]
-    fields: Fields
+    fields: Fields | None
     labels: list[int]
     plane: Plane
     measured: dict[str, float]
@@ -134,7 +152,7 @@ def _write_part(
     if path.is_file() and _count_in(path) >= count:
         return
     generator = np.random.default_rng([seed, number])
-    renders: list[_Render] = []
+    renders: list[Render] = []
     subjects: list[str] = []
     while len(renders) < count:
         source = choose(found, generator)
@@ -142,7 +160,7 @@ def _write_part(
         length_mm = ADULT_LENGTH_MM * float(generator.uniform(0.65, 1.05))
         its = head(anatomy(source), weighting, length_mm, generator)
         if shapes:
-            its = reshaped(its, anatomy(source), shapes.of(source.name), shapes.drawn(generator))
+            its = reshaped(its, frame_of(anatomy(source).brain), shapes.of(source.name), shapes.drawn(generator))
         made = _scans_of(its, generator, moving)
         renders += made
         subjects += [subject_name(source.patient)] * len(made)
@@ -153,8 +171,8 @@ def _write_part(
         "measured": [render.measured for render in renders[:count]],
     }
     blocks = np.stack([render.blocks for render in renders[:count]])
-    fields = np.stack([render.fields.maps for render in renders[:count]])
-    poses = np.stack([render.fields.pose for render in renders[:count]])
+    known = [render.fields for render in renders[:count] if render.fields is not None]
+    fields, poses = np.stack([its.maps for its in known]), np.stack([its.pose for its in known])
     partial_file = path.with_suffix(".partial")
     with partial_file.open("wb") as file:
         np.savez(file, blocks=blocks, fields=fields, poses=poses, record=np.array(json.dumps(record)))
@@ -166,7 +184,7 @@ def _count_in(path: Path) -> int:
         return len(json.loads(str(part["record"]))["labels"])
 
 
-def _scans_of(its: Head, generator: np.random.Generator, moving: bool) -> list[_Render]:
+def _scans_of(its: Head, generator: np.random.Generator, moving: bool) -> list[Render]:
     """Renders of one head; a draw whose severities cannot be reached is left out."""
     made = []
     for _ in range(_SCANS_A_HEAD):
@@ -180,25 +198,40 @@ def _scans_of(its: Head, generator: np.random.Generator, moving: bool) -> list[_
     return made
 
 
-def rendered(scan: CleanScan, drawn: Draw, generator: np.random.Generator) -> _Render:
-    """A drawn scan as blocks of the network input. Raises OutOfContract as `train.simulation.acquire.apply` does."""
+def rendered(
+    scan: CleanScan,
+    drawn: Draw,
+    generator: np.random.Generator,
+    sampling: Sampling = FINE,
+    *,
+    has_fields: bool = True,
+) -> Render:
+    """A drawn scan as blocks of the network input. Raises OutOfContract as `train.simulation.acquire.apply` does.
+
+    has_fields: say what is known of every place.
+    """
     measured: dict[str, float] = {}
     pose = acquire.positioned(scan, drawn, measured)
     deformation = acquire.deformation(scan, drawn, pose, measured)
-    coarse = _on_blocks(scan)
-    seen = render(coarse, pose, deformation, subslices=_SUBSLICES)
+    coarse = _on_blocks(scan, sampling)
+    seen = render(coarse, pose, deformation, subslices=sampling.through)
     seen = replace(seen, signal=seen.signal / np.float32(seen.signal[seen.brain > 0.5].mean()))
     covered = _covered(scan.grid, coarse.grid)
     box = tuple(slice(int(np.flatnonzero(c)[0]), int(np.flatnonzero(c)[-1]) + 1) for c in covered)
     inside = Rendered(*(channel[box] for channel in (seen.signal, seen.brain, seen.grey, seen.white)))
     coarse = replace(coarse, grid=replace(coarse.grid, shape=inside.signal.shape))
+    if not sampling.refuses_pale:
+        most = acquire.LARGEST_BOOST * abs(contrast(inside.signal, inside.grey, inside.white))
+        coarse = replace(coarse, contrast=min(coarse.contrast, most))
     signal, shade = acquire.signal_of(coarse, inside, drawn, measured)
     band = acquire.banding(coarse, inside, drawn, measured)
     lines = scan.grid.shape[drawn.phase_axis]
     shading = np.zeros(seen.signal.shape, np.float32)
     shading[box] = np.log(shade)
-    image = acquire.in_motion(coarse, inside, signal, drawn, pose, measured, lines)
-    signal = np.abs(image + np.float32(_TONE_LEFT) * acquire.tone(image.shape, drawn, measured))
+    moving = replace(drawn, motion_nrms=drawn.motion_nrms * sampling.motion_left)
+    image = acquire.in_motion(coarse, inside, signal, moving, pose, measured, lines)
+    measured["motion_nrms"] /= sampling.motion_left
+    signal = np.abs(image + np.float32(sampling.tone_left) * acquire.tone(image.shape, drawn, measured))
     sigma = measured["noise_sigma"] = drawn.noise_sigma
     labels = {artifact: severity_of(artifact, measured) for artifact in Artifact}
     if wrong := [artifact for artifact in Artifact if labels[artifact] != drawn.levels[artifact.value]]:
@@ -208,30 +241,29 @@ def rendered(scan: CleanScan, drawn: Draw, generator: np.random.Generator) -> _R
     values, gain = (np.zeros(seen.signal.shape, np.float32) for _ in range(2))
     values[box], gain[box] = expected / scale, band * np.float32(sigma / scale)
     share = (covered[0][:, None, None] * covered[1][:, None] * covered[2]).astype(np.float32)
-    values, gain = (_averaged(each * share) for each in (values, gain))
+    values, gain = (_averaged(each * share, sampling.along) for each in (values, gain))
     # The mean of a block's pixels varies as one pixel does by the root of their number, in the air a little less.
     spread = gain / np.sqrt(np.prod(BLOCK)) * np.where(values < 2 * gain, 0.65, 1.0)
     noisy = values + spread * generator.standard_normal(values.shape)
-    measured["contrast_seen"] = abs(measured["clean_contrast"]) * measured["contrast_left"] / _CONTRAST_LEFT
+    measured["contrast_seen"] = abs(measured["clean_contrast"]) * measured["contrast_left"] / sampling.contrast_left
     lying, _ = oriented(Volume(noisy.astype(np.float32), coarse.grid.affine))
-    return _Render(
+    tissues = [each * share for each in (seen.brain, seen.grey, seen.white)]
+    return Render(
         np.clip(lying, *INTENSITY_RANGE).astype(np.float16),
-        fields_of(
-            coarse.grid, [each * share for each in (seen.brain, seen.grey, seen.white)], shading, deformation, pose
-        ),
+        fields_of(coarse.grid, tissues, shading, deformation, pose) if has_fields else None,
         [int(labels[artifact]) for artifact in Artifact],
         scan.grid.plane,
         {key: float(measured[key]) for keys in MEASURES.values() for key in keys},
     )
 
 
-def _on_blocks(scan: CleanScan) -> CleanScan:
+def _on_blocks(scan: CleanScan, sampling: Sampling) -> CleanScan:
     """The scan on samples of the network input's blocks, which reach beyond the field of view."""
     slice_mm, row_mm, column_mm = scan.grid.spacing_mm
     slices, rows, columns = INPUT_SHAPE
-    shape = (slices, rows * _FINE // BLOCK[1], columns * _FINE // BLOCK[2])
-    spacing_mm = (slice_mm, row_mm * BLOCK[1] / _FINE, column_mm * BLOCK[2] / _FINE)
-    return replace(scan, grid=Grid(scan.grid.plane, shape, spacing_mm), contrast=scan.contrast * _CONTRAST_LEFT)
+    shape = (slices, rows * sampling.along // BLOCK[1], columns * sampling.along // BLOCK[2])
+    spacing_mm = (slice_mm, row_mm * BLOCK[1] / sampling.along, column_mm * BLOCK[2] / sampling.along)
+    return replace(scan, grid=Grid(scan.grid.plane, shape, spacing_mm), contrast=scan.contrast * sampling.contrast_left)
 
 
 def _covered(grid: Grid, coarse: Grid) -> list[NDArray[np.float64]]:
@@ -250,9 +282,9 @@ def _with_noise_floor(signal: NDArray[np.float32], sigma: float) -> NDArray[np.f
     return np.asarray(np.sqrt(signal**2 + floor), np.float32)
 
 
-def _averaged(samples: NDArray[np.float32]) -> NDArray[np.float32]:
+def _averaged(samples: NDArray[np.float32], along: int) -> NDArray[np.float32]:
     slices, rows, columns = samples.shape
-    return np.asarray(samples.reshape(slices, rows // _FINE, _FINE, columns // _FINE, _FINE).mean((2, 4)))
+    return np.asarray(samples.reshape(slices, rows // along, along, columns // along, along).mean((2, 4)))
 
 
 def _levels(generator: np.random.Generator, moving: bool) -> Levels:

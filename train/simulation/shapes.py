@@ -20,7 +20,7 @@ from torch.nn import functional as F
 
 from train.simulation.brains import Anatomy
 from train.simulation.contrasts import Head
-from train.simulation.upright import frame_of, shape_of
+from train.simulation.upright import shape_of
 
 Values = NDArray[np.float32]
 Field = Values  # (3, x, y, z): displacement along x, y, z in steps of a shape, on the nodes of a cube
@@ -70,14 +70,21 @@ def registered(shares: Sequence[Values], mapped: Callable[..., Iterable[Values]]
     return np.stack(fields)
 
 
-def reshaped(head: Head, anatomy: Anatomy, own: Field, wanted: Field) -> Head:
-    """The head as it would be if its shape were another, as long as it is, on a grid of about _SPACING_MM.
+def reshaped(
+    head: Head,
+    frame: tuple[float, NDArray[np.float64]],
+    own: Field,
+    wanted: Field,
+    spacing_mm: float = _SPACING_MM,
+) -> Head:
+    """The head as it would be if its shape were another, as long as it is, on a grid of about this spacing.
 
-    own, wanted: the displacements from the mean head to this one's shape, and to the other.
+    frame: its brain's, as `train.simulation.upright.frame_of` has it. own, wanted: the displacements from the mean head
+    to this one's shape, and to the other.
     """
-    step, centre = frame_of(anatomy.brain)
+    step, centre = frame
     size = np.array(head.channels.shape[1:])
-    pitch = _SPACING_MM / head.spacing_mm  # of the new grid, in the old one's indices
+    pitch = spacing_mm / head.spacing_mm  # of the new grid, in the old one's indices
     counts = np.ceil(size / pitch).astype(int)
     # On nodes of the new shape: where the mean head has them, and from there where this head has them.
     at = _nodes(_NODES * 2 - 1)
@@ -93,10 +100,10 @@ def reshaped(head: Head, anatomy: Anatomy, own: Field, wanted: Field) -> Head:
     grid = torch.from_numpy(np.ascontiguousarray(np.moveaxis(unit, 0, -1)))[None]
     channels = F.grid_sample(head.channels[None], grid, align_corners=True)[0]
     where = np.argwhere(channels[1].numpy() > 0.5)
-    spacing_mm = np.full(3, _length_mm(head) / (np.ptp(where[:, 1]) + 1))
+    isotropic_mm = np.full(3, _length_mm(head) / (np.ptp(where[:, 1]) + 1))
     middle = (where.min(axis=0) + where.max(axis=0)) / 2.0
-    points = ((where[:: max(1, len(where) // 4000)] - middle) * spacing_mm).astype(np.float32)
-    return Head(channels, spacing_mm, middle, points)
+    points = ((where[:: max(1, len(where) // len(head.brain_points_mm))] - middle) * isotropic_mm).astype(np.float32)
+    return Head(channels, isotropic_mm, middle, points)
 
 
 def _length_mm(head: Head) -> float:
