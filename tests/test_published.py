@@ -39,6 +39,7 @@ def test_every_published_encoder_is_held_to_its_figures() -> None:
         "compact-resnet",
         "mirror-resnet",
         "head-resnet",
+        "atlas-resnet",
         "field-unet",
         "tissue-unet",
         "plane-profiles",
