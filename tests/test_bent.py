@@ -14,6 +14,7 @@ from safetensors.torch import load_file
 
 from qcnode.artifacts import Artifact, Plane, Severity
 from qcnode.ensemble.atlas import SIDE
+from qcnode.errors import ConfigError
 from train import bend
 from train.__main__ import main
 from train.config import FitConfig
@@ -126,6 +127,11 @@ def test_fit_keeps_the_frozen_encoder_that_the_command_wrote(tmp_path: Path, mon
     encoder, member = load_file(run / "encoder.safetensors"), load_file(out / "Distortion.safetensors")
     for name, its in encoder.items():  # batch norms' statistics as well
         assert torch.equal(member[f"encoder.{name}"], its.half() if its.is_floating_point() else its), name
+
+
+def test_another_encoder_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="not compact-resnet"):
+        bend.bend(FitConfig(), phantoms(2), phantoms(2), tmp_path)
 
 
 def test_a_frozen_encoder_has_to_come_from_somewhere(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

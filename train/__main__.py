@@ -197,9 +197,9 @@ def bend(
     source: Annotated[Path, typer.Argument(help="The folder of source brains.")],
     out: Annotated[Path, typer.Option(help="The run's folder, for `fit --start`.")],
     start: Annotated[Path, typer.Option(help="The run whose split to use, and whose encoder to begin with.")],
-    config: Annotated[
-        Path, typer.Option(help="A TOML file, or a preset's name, whose Distortion member's encoder to train.")
-    ] = Path("shipped-atlas"),
+    config: Annotated[Path, typer.Option(help="A TOML file, or a preset's name; its encoder is atlas-resnet.")] = Path(
+        "shipped-atlas"
+    ),
     epochs: Annotated[int | None, typer.Option(help="Of 100 batches of some 48 scans, each of which is new.")] = None,
     init: Annotated[
         Path | None, typer.Option(help="A weights folder whose Distortion member's mirror-resnet to put beside it.")
@@ -227,7 +227,7 @@ def bend(
         raise ConfigError(f"{source} holds too few of the subjects of {start}; name the folder of its corpus's brains.")
     out.mkdir(parents=True, exist_ok=True)
     (out / SPLIT).write_text(json.dumps(part_of, indent=1, sort_keys=True) + "\n")
-    settings = read_config(config, pretrain_epochs=epochs).of(Artifact.DISTORTION)
+    settings = read_config(config, pretrain_epochs=epochs)
     bent(settings, training, validation, out, start=start, init=init, workers=workers)
 
 

@@ -73,8 +73,13 @@ def bend(
 
     An epoch is 100 batches, each of which is new. After it, what the encoder says of bent heads of `validation` is
     logged; the last is kept, and an interrupted run goes on from there. start: a run whose encoder to begin with.
-    init: a weights folder whose mirror encoder to put beside it; it is not trained here. Raises ConfigError for none.
+    init: a weights folder whose mirror encoder to put beside it; it is not trained here. Raises ConfigError for
+    weights without one, and for another encoder.
     """
+    if config.encoder != "atlas-resnet":
+        raise ConfigError(
+            f'bend trains atlas-resnet, not {config.encoder}; set encoder = "atlas-resnet", or use pretrain.'
+        )
     context = multiprocessing.get_context("spawn")  # torch's threads do not survive a fork
     epochs = config.pretrain_epochs
     with ProcessPoolExecutor(workers, context, initializer=torch.set_num_threads, initargs=(1,)) as pool:

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from qcnode.artifacts import Plane
-from qcnode.ensemble.blocks import BLOCK_MM, LookingEncoder
+from qcnode.ensemble.blocks import BLOCK_MM, BRIGHTEST, SKIN, LookingEncoder, inside
 from qcnode.ensemble.mirror import MirrorResNet
 from qcnode.imaging.preprocess import DIRECTIONS
 
@@ -26,8 +26,6 @@ PLACE_MM = 6.4
 ATLAS = (len(Plane), SIDE, SIDE, SIDE)
 
 _AXES = ((0, 1), (2, 1), (1, -1))  # of the cube, as (axis of RAS, sign)
-_BRIGHTEST = 2.5  # means of the foreground
-_SKIN, _SKIN_WIDTH = 0.35, 0.06  # means of the foreground: where the air ends, and how softly
 _OUTLINE_WEIGHT = 0.6  # of the outline's likeness to an ellipsoid, beside the brightness's
 _HEAD_MM, _HEAD_BELOW_MM, _HEAD_SOFTNESS = (68.0, 70.0, 85.0), 4.3, 8.0  # half axes; of its middle below the brain's
 _FARTHEST = 6  # places from the middle of the field of view at which a head is sought
@@ -75,7 +73,7 @@ class AtlasResNet(LookingEncoder):
         """What heads show that lie on the cube in one way each: (batch, SIDE, SIDE, SIDE) → (batch, SEEN)."""
         half = SIDE // 2
         halves = torch.stack([cubes[:, :half].flip(1), cubes[:, half:]], 1)
-        channels = torch.cat([halves - 0.5, _inside(halves)], 1)
+        channels = torch.cat([halves - 0.5, inside(halves)], 1)
         maps = self.blocks(self.stem(channels.contiguous(memory_format=torch.channels_last_3d)))
         places = F.relu(self.squeeze(maps)).flatten(1)
         found: Tensor = self.seen(torch.cat([places, maps.mean((2, 3, 4))], 1).float())
@@ -103,11 +101,11 @@ def on_atlas(blocks: Tensor, plane: Plane) -> Tensor:
 
     It is shifted by whole places, to where an ellipsoid fits the head best, and scaled to the foreground's mean.
     """
-    coarse = blocks.clamp(0, _BRIGHTEST)
+    coarse = blocks.clamp(0, BRIGHTEST)
     cube = _on_cube(coarse, plane, _shift_of(_on_cube(coarse, plane, (0.0, 0.0, 0.0))))
-    foreground = cube[cube > _SKIN]
+    foreground = cube[cube > SKIN]
     scale = foreground.mean() if len(foreground) else cube.new_ones(())
-    return (cube / scale).clamp(0, _BRIGHTEST)
+    return (cube / scale).clamp(0, BRIGHTEST)
 
 
 def _on_cube(blocks: Tensor, plane: Plane, shift_mm: tuple[float, ...]) -> Tensor:
@@ -132,8 +130,8 @@ def _steps(count: int, device: torch.device) -> Tensor:
 
 def _shift_of(cube: Tensor) -> tuple[float, ...]:
     """The shift, in mm along each axis, at which the head is most like an ellipsoid: by cross-correlation."""
-    inside = _inside(cube)
-    channels = [_OUTLINE_WEIGHT * _normed(inside), (1 - _OUTLINE_WEIGHT) * _normed(inside * cube.clamp(max=2.0))]
+    outline = inside(cube)
+    channels = [_OUTLINE_WEIGHT * _normed(outline), (1 - _OUTLINE_WEIGHT) * _normed(outline * cube.clamp(max=2.0))]
     size, reach = SIDE + 2 * _FARTHEST, 2 * _FARTHEST + 1
     spectrum = torch.fft.rfftn(F.pad(channels[0] + channels[1], (_FARTHEST,) * 6))
     of_head = torch.fft.rfftn(F.pad(_head(), (0, 2 * _FARTHEST) * 3)).to(cube.device)
@@ -156,10 +154,6 @@ def _head() -> Tensor:
 def _normed(cube: Tensor) -> Tensor:
     spread: Tensor = (cube - cube.mean()).norm()
     return cube / spread.clamp_min(1e-6)
-
-
-def _inside(cube: Tensor) -> Tensor:
-    return torch.sigmoid((cube - _SKIN) / _SKIN_WIDTH)
 
 
 def atlas_resnet(width: int) -> tuple[nn.Module, int]:

@@ -11,11 +11,19 @@ from torch.nn import functional as F
 from qcnode.imaging.preprocess import BLOCK, BLOCKS_SHAPE
 
 BLOCK_MM = (5.0, 6.4, 6.4)  # near enough
+BRIGHTEST = 2.5  # means of the foreground; what is brighter would decide alone how a head lies
+SKIN = 0.35  # means of the foreground: where the air ends
+_SKIN_WIDTH = 0.06  # and how softly
 
 
 def blocks_of(images: Tensor) -> Tensor:
     """(batch, 1, slice, row, column), whole or blocks already → (batch, slice, block row, block column)."""
     return (images if images.shape[2:] == BLOCKS_SHAPE else F.avg_pool3d(images, BLOCK))[:, 0]
+
+
+def inside(coarse: Tensor) -> Tensor:
+    """Where the head is, 0 to 1, in blocks or what was interpolated between them."""
+    return torch.sigmoid((coarse - SKIN) / _SKIN_WIDTH)
 
 
 class LookingEncoder(nn.Module):

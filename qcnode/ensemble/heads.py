@@ -9,13 +9,11 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from qcnode.ensemble.blocks import LookingEncoder
+from qcnode.ensemble.blocks import BRIGHTEST, LookingEncoder, inside
 from qcnode.ensemble.mirror import FIGURES, mirror_plane_of, plane_figures
 from qcnode.imaging.preprocess import BLOCKS_SHAPE
 
-_BRIGHTEST = 2.5  # means of the foreground
 _FLOOR = 0.05  # added before a logarithm
-_SKIN, _SKIN_WIDTH = 0.35, 0.06  # means of the foreground: where the air ends, and how softly
 _LAST = (5, 5, 5)  # the last map's size
 
 
@@ -29,8 +27,8 @@ class WholeHeadEncoder(LookingEncoder):
 
 def channels_of(looks: Tensor) -> Tensor:
     """The blocks, their logarithm, and where the head is: (batch, 3, slice, block row, block column)."""
-    blocks = looks[:, :-FIGURES].reshape(-1, 1, *BLOCKS_SHAPE).clamp(0, _BRIGHTEST)
-    channels = [blocks, torch.log(blocks + _FLOOR) / 2, torch.sigmoid((blocks - _SKIN) / _SKIN_WIDTH)]
+    blocks = looks[:, :-FIGURES].reshape(-1, 1, *BLOCKS_SHAPE).clamp(0, BRIGHTEST)
+    channels = [blocks, torch.log(blocks + _FLOOR) / 2, inside(blocks)]
     return torch.cat(channels, 1).contiguous(memory_format=torch.channels_last_3d)
 
 

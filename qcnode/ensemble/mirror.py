@@ -16,10 +16,8 @@ from monai.networks.nets.resnet import ResNet, ResNetBlock
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from qcnode.ensemble.blocks import BLOCK_MM, LookingEncoder
+from qcnode.ensemble.blocks import BLOCK_MM, BRIGHTEST, LookingEncoder, inside
 
-_BRIGHTEST = 2.5  # means of the foreground; what is brighter would decide the plane alone
-_SKIN, _SKIN_WIDTH = 0.35, 0.06  # means of the foreground: where the air ends, and how softly
 _HALF = (16, 32, 32)  # of a half: from the plane outwards, and along it
 _HALF_MM = 6.4
 HALVES = (4, *_HALF)  # channels: mean and difference of the halves, and of where they are head
@@ -71,10 +69,10 @@ class MirrorResNet(LookingEncoder):
 
     def look(self, blocks: Tensor) -> Tensor:
         """The channels of the halves (HALVES), then the plane's figures (FIGURES,), in one row."""
-        coarse = blocks.clamp(0, _BRIGHTEST)
+        coarse = blocks.clamp(0, BRIGHTEST)
         plane = mirror_plane(coarse)
         left, right = halves_of(coarse, plane)
-        inside_left, inside_right = _inside(left), _inside(right)
+        inside_left, inside_right = inside(left), inside(right)
         channels = [left + right, (left - right).abs() * 2, inside_left + inside_right]
         channels.append((inside_left - inside_right).abs() * 2)
         return torch.cat([torch.stack(channels).flatten() / 2, plane_figures(plane)])
@@ -104,7 +102,7 @@ class MeanAndMaximum(nn.Module):
 
 def mirror_plane_of(blocks: Tensor) -> MirrorPlane:
     """The plane of a scan's blocks, the brightest of which do not decide it alone."""
-    return mirror_plane(blocks.clamp(0, _BRIGHTEST))
+    return mirror_plane(blocks.clamp(0, BRIGHTEST))
 
 
 def mirror_plane(image: Tensor) -> MirrorPlane:
@@ -185,12 +183,8 @@ def _places(image: Tensor, spacing: Tensor) -> Tensor:
 
 def _head_centre(image: Tensor) -> Tensor:
     """The centre (3,) of what is brighter than air, in mm from the image's centre."""
-    inside = _inside(image).flatten()
-    return inside @ _places(image, torch.tensor(BLOCK_MM, device=image.device)) / inside.sum().clamp_min(1)
-
-
-def _inside(image: Tensor) -> Tensor:
-    return torch.sigmoid((image - _SKIN) / _SKIN_WIDTH)
+    weights = inside(image).flatten()
+    return weights @ _places(image, torch.tensor(BLOCK_MM, device=image.device)) / weights.sum().clamp_min(1)
 
 
 def _sample(image: Tensor, places: Tensor, spacing: Tensor) -> Tensor:

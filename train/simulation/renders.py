@@ -56,7 +56,7 @@ class Sampling(NamedTuple):
 
     along: samples along a block's row and column. through: of a slice's thickness. contrast_left: of grey and white;
     median of forty heads. tone_left: of a line's amplitude in the air. motion_left: of the difference that a movement
-    makes, most of which is at edges.
+    makes, most of which is at edges. refuses_pale: a head whose grey and white look alike; else it keeps what it has.
     """
 
     along: int
